@@ -1,0 +1,242 @@
+//! A machine in a QEMU process, and how the reason of its end is put together.
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::Signal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::GRACE;
+use super::port::Port;
+use super::process::{End, Process};
+use super::qmp::{Event, Qmp};
+use crate::console::Console;
+use crate::exit::panic_in;
+use crate::{
+    AgentStream, ConnectError, ControlError, ExitReason, HostProcess, Machine, MachineState, ProcessRole,
+};
+
+/// How long the rest of the console may take once QEMU is gone.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct QemuMachine {
+    shared: Arc<Shared>,
+    qmp: Qmp,
+    state: watch::Receiver<MachineState>,
+    port: Port,
+}
+
+/// What the machine and the task that follows its events both hold.
+#[derive(Debug)]
+struct Shared {
+    process: Process,
+    console: Console,
+    /// Whether we killed it.
+    killed: AtomicBool,
+}
+
+impl QemuMachine {
+    pub(super) fn new(
+        process: Process,
+        qmp: Qmp,
+        events: mpsc::Receiver<Event>,
+        console: Console,
+        console_end: oneshot::Receiver<()>,
+        port: Port,
+    ) -> Self {
+        let (sender, state) = watch::channel(MachineState::Running);
+        let shared = Arc::new(Shared { process, console, killed: AtomicBool::new(false) });
+        tokio::spawn(follow(Arc::clone(&shared), events, console_end, sender));
+        Self { shared, qmp, state, port }
+    }
+
+    /// Has QEMU execute a command, and waits until its event is heard too.
+    async fn turn(&self, command: &'static str, to: MachineState) -> Result<(), ControlError> {
+        if let Err(error) = self.qmp.execute(command).await {
+            return Err(self.explain(error).await);
+        }
+        let mut state = self.state.clone();
+        let reached = |now: &MachineState| *now == to || matches!(now, MachineState::Exited(_));
+        let now = timeout(GRACE, async { state.wait_for(reached).await.map(|now| now.clone()) }).await;
+        match now {
+            Ok(Ok(MachineState::Exited(reason))) => Err(ControlError::Exited(reason)),
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self.explain(ControlError::Timeout { command, limit: GRACE }).await),
+        }
+    }
+
+    /// A QEMU that doesn't answer is of no use and is killed. One that hung up is about to end: the reason of the end
+    /// says more.
+    async fn explain(&self, error: ControlError) -> ControlError {
+        match error {
+            ControlError::Timeout { .. } => {
+                self.shared.process.kill();
+                error
+            }
+            ControlError::Closed => match timeout(GRACE, self.wait()).await {
+                Ok(reason) => ControlError::Exited(reason),
+                Err(_) => error,
+            },
+            other => other,
+        }
+    }
+}
+
+#[async_trait]
+impl Machine for QemuMachine {
+    async fn connect(&self) -> Result<AgentStream, ConnectError> {
+        match self.port.connect(&self.qmp).await {
+            Err(ConnectError::Control(error)) => Err(match self.explain(error).await {
+                ControlError::Exited(reason) => ConnectError::Exited(reason),
+                other => ConnectError::Control(other),
+            }),
+            // Nobody listens: QEMU is gone or going.
+            Err(error @ ConnectError::Socket { .. }) => match timeout(GRACE, self.wait()).await {
+                Ok(reason) => Err(ConnectError::Exited(reason)),
+                Err(_) => Err(error),
+            },
+            other => other,
+        }
+    }
+
+    async fn pause(&self) -> Result<(), ControlError> {
+        self.turn("stop", MachineState::Paused).await
+    }
+
+    async fn resume(&self) -> Result<(), ControlError> {
+        self.turn("cont", MachineState::Running).await
+    }
+
+    fn state(&self) -> MachineState {
+        self.state.borrow().clone()
+    }
+
+    fn kill(&self) {
+        self.shared.killed.store(true, Ordering::Release);
+        self.shared.process.kill();
+    }
+
+    async fn wait(&self) -> ExitReason {
+        let mut state = self.state.clone();
+        loop {
+            if let MachineState::Exited(reason) = &*state.borrow_and_update() {
+                return reason.clone();
+            }
+            if state.changed().await.is_err() {
+                // The task that follows the events went down with its runtime. It never gets here while one runs.
+                return ExitReason::Killed;
+            }
+        }
+    }
+
+    fn console(&self) -> Vec<u8> {
+        self.shared.console.tail()
+    }
+
+    fn processes(&self) -> Vec<HostProcess> {
+        if matches!(*self.state.borrow(), MachineState::Exited(_)) {
+            return Vec::new();
+        }
+        let pid = self.shared.process.pid().as_raw_nonzero().get().unsigned_abs();
+        vec![HostProcess { pid, role: ProcessRole::Vmm }]
+    }
+}
+
+impl Drop for QemuMachine {
+    fn drop(&mut self) {
+        self.kill();
+        self.shared.process.reap();
+    }
+}
+
+/// Follows a machine to its end, and says the reason.
+async fn follow(
+    shared: Arc<Shared>,
+    mut events: mpsc::Receiver<Event>,
+    console_end: oneshot::Receiver<()>,
+    state: watch::Sender<MachineState>,
+) {
+    let mut last_word = None;
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Stop => drop(state.send_replace(MachineState::Paused)),
+            Event::Resume => drop(state.send_replace(MachineState::Running)),
+            Event::Shutdown { guest, reason } => last_word = Some((guest, reason)),
+        }
+    }
+    // QEMU closed the channel, so it is about to end; or said what can't be understood, and has to.
+    let end = if let Ok(end) = timeout(GRACE, shared.process.ended()).await {
+        end
+    } else {
+        shared.process.kill();
+        shared.process.ended().await
+    };
+    // What it had written before it ended is still on its way.
+    let _ = timeout(CONSOLE_LIMIT, console_end).await;
+    let killed = shared.killed.load(Ordering::Acquire);
+    let reason = match end {
+        Some(end) => reason_of(end, last_word.as_ref(), killed, &shared.console),
+        None => ExitReason::Killed,
+    };
+    state.send_replace(MachineState::Exited(reason));
+}
+
+/// Puts together what QEMU said last (whether the guest did it, and QEMU's word for it), how its process ended, and
+/// what is on the console.
+fn reason_of(end: End, last_word: Option<&(bool, String)>, killed: bool, console: &Console) -> ExitReason {
+    let by_guest = match last_word {
+        Some((true, reason)) if end.status.success() => Some(reason.as_str()),
+        _ => None,
+    };
+    match by_guest {
+        Some("guest-shutdown") => ExitReason::PoweredOff,
+        Some(_) => panic_in(&console.tail()).unwrap_or(ExitReason::Reset),
+        None if killed && end.status.signal() == Some(Signal::KILL.as_raw()) => ExitReason::Killed,
+        None => ExitReason::EngineDied { status: end.status, stderr: end.stderr },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    fn reason(raw_status: i32, last_word: Option<(bool, &str)>, killed: bool) -> ExitReason {
+        let end = End { status: ExitStatus::from_raw(raw_status), stderr: "words".to_owned() };
+        let last_word = last_word.map(|(guest, word)| (guest, word.to_owned()));
+        reason_of(end, last_word.as_ref(), killed, &Console::default())
+    }
+
+    #[test]
+    fn a_guests_end_is_told_from_an_engines() {
+        assert_eq!(reason(0, Some((true, "guest-shutdown")), false), ExitReason::PoweredOff);
+        assert_eq!(reason(0, Some((true, "guest-reset")), false), ExitReason::Reset);
+        assert_eq!(reason(9, None, true), ExitReason::Killed);
+    }
+
+    #[test]
+    fn a_death_that_nobody_here_caused_keeps_its_status_and_words() {
+        // A signal, an error, an orderly end that somebody else asked for, and a crash after the guest's last word.
+        let cases =
+            [(9, None), (256, None), (0, Some((false, "host-signal"))), (11, Some((true, "guest-reset")))];
+        for (raw, word) in cases {
+            match reason(raw, word, false) {
+                ExitReason::EngineDied { status, stderr } => {
+                    assert_eq!((status, stderr.as_str()), (ExitStatus::from_raw(raw), "words"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_crash_is_not_hidden_by_a_kill() {
+        assert!(matches!(reason(11, None, true), ExitReason::EngineDied { .. }));
+    }
+}

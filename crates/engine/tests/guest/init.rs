@@ -1,0 +1,261 @@
+//! The guest of the contract suite: PID 1 of a machine that has nothing else in it.
+//!
+//! It keeps the guest's side of the port's contract (see `Machine::connect`) and answers one command per line. The
+//! suite compiles it by itself, statically, against the standard library alone.
+
+use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::ptr::null;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+unsafe extern "C" {
+    fn mount(
+        from: *const c_char,
+        to: *const c_char,
+        kind: *const c_char,
+        flags: c_ulong,
+        data: *const c_void,
+    ) -> c_int;
+    fn reboot(how: c_int) -> c_int;
+    fn syscall(number: c_long, ...) -> c_long;
+    fn poll(descriptors: *mut PollFd, count: c_ulong, milliseconds: c_int) -> c_int;
+}
+
+#[repr(C)]
+struct PollFd {
+    descriptor: c_int,
+    wanted: i16,
+    got: i16,
+}
+
+const POLLIN: i16 = 0x1;
+const POLLOUT: i16 = 0x4;
+const POLLHUP: i16 = 0x10;
+const O_NONBLOCK: i32 = 0o4000;
+const FINIT_MODULE: c_long = 313;
+const POWER_OFF: c_int = 0x4321_fedc;
+const RESTART: c_int = 0x0123_4567;
+
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
+fn main() {
+    for (kind, at) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
+        let _ = fs::create_dir(at);
+        let (kind, at) = (c(kind), c(at));
+        // SAFETY: the strings live through the call.
+        unsafe { mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, null()) };
+    }
+    say(&format!("guest: init runs after {}", uptime()));
+    for line in fs::read_to_string("/lib/cellule/modules.order").unwrap_or_default().lines() {
+        let Some(name) = line.split_whitespace().next() else { continue };
+        if let Ok(module) = File::open(format!("/lib/cellule/modules/{name}")) {
+            let none = c("");
+            // SAFETY: an open descriptor and a string that lives through the call.
+            if unsafe { syscall(FINIT_MODULE, module.as_raw_fd(), none.as_ptr(), 0) } != 0 {
+                say(&format!("guest: {name}: {}", io::Error::last_os_error()));
+            }
+        }
+    }
+    say(&format!("guest: modules are loaded after {}", uptime()));
+    thread::spawn(|| {
+        loop {
+            thread::sleep(Duration::from_millis(5));
+            TICKS.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    for session in 1_u64.. {
+        // A write that blocks would do so until the next session, whose beginning waits for this one's end.
+        let mut options = OpenOptions::new();
+        if let Ok(port) = options.read(true).write(true).custom_flags(O_NONBLOCK).open("/dev/vport0p1") {
+            let port = Port(port);
+            if port.wait(0, 0) & POLLHUP == 0
+                && let Err(e) = serve(&port, session)
+            {
+                say(&format!("guest: session {session}: {e}"));
+            }
+        }
+        // The port is closed here.
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The port. Reading and writing wait, but no longer than the host is there.
+struct Port(File);
+
+impl Port {
+    fn wait(&self, wanted: i16, milliseconds: c_int) -> i16 {
+        let mut ask = PollFd { descriptor: self.0.as_raw_fd(), wanted, got: 0 };
+        // SAFETY: one entry, valid through the call.
+        unsafe { poll(&raw mut ask, 1, milliseconds) };
+        ask.got
+    }
+
+    fn when_ready<T>(&self, wanted: i16, mut what: impl FnMut(&File) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match what(&self.0) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            if self.wait(wanted, -1) & POLLHUP != 0 {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
+    }
+}
+
+impl Read for &Port {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.when_ready(POLLIN, |mut port| port.read(into))
+    }
+}
+
+impl Write for &Port {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.when_ready(POLLOUT, |mut port| port.write(from))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn serve(port: &Port, session: u64) -> io::Result<()> {
+    let mut to = port;
+    writeln!(to, "session {session}")?;
+    let mut from = BufReader::new(port);
+    loop {
+        let mut line = String::new();
+        if from.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let (command, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
+        match command {
+            "echo" => {
+                let mut left: u64 = rest.parse().unwrap_or(0);
+                let mut buffer = vec![0; 64 << 10];
+                while left > 0 {
+                    let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let got = from.read(&mut buffer[..most])?;
+                    if got == 0 {
+                        return Ok(());
+                    }
+                    to.write_all(&buffer[..got])?;
+                    left -= got as u64;
+                }
+            }
+            "ticks" => writeln!(to, "{}", TICKS.load(Ordering::Relaxed))?,
+            "sleep" => {
+                let before = Instant::now();
+                thread::sleep(Duration::from_millis(rest.parse().unwrap_or(0)));
+                writeln!(to, "{}", before.elapsed().as_micros())?;
+            }
+            "read" => writeln!(to, "{}", fs::read_to_string(rest).unwrap_or_default().replace('\n', "|"))?,
+            "cpus" => writeln!(to, "{}", thread::available_parallelism().map_or(0, usize::from))?,
+            "sum" => writeln!(to, "{}", disk(rest).and_then(|d| sum(&d)).unwrap_or_else(|e| e.to_string()))?,
+            "storm" => writeln!(
+                to,
+                "{}",
+                disk(rest).and_then(|d| storm(&d)).map_or_else(|e| e.to_string(), |n| n.to_string())
+            )?,
+            "scribble" => writeln!(
+                to,
+                "{}",
+                disk(rest).and_then(|d| scribble(&d)).map_or_else(|e| e.to_string(), |()| "ok".to_owned())
+            )?,
+            "console" => {
+                say(rest);
+                writeln!(to, "ok")?;
+            }
+            "flood" => {
+                let line = format!("{}\n", "x".repeat(1023));
+                for _ in 0..rest.parse().unwrap_or(0) {
+                    say(&line);
+                }
+                writeln!(to, "ok")?;
+            }
+            "devices" => {
+                let mut names: Vec<String> = fs::read_dir("/sys/bus/virtio/devices")?
+                    .chain(fs::read_dir("/sys/class/net")?)
+                    .map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()))
+                    .collect::<io::Result<_>>()?;
+                names.sort();
+                writeln!(to, "{}", names.join(" "))?;
+            }
+            // SAFETY: it takes no pointer.
+            "poweroff" => drop(unsafe { reboot(POWER_OFF) }),
+            // SAFETY: as above.
+            "reset" => drop(unsafe { reboot(RESTART) }),
+            "panic" => fs::write("/proc/sysrq-trigger", "c")?,
+            "die" => std::process::exit(7),
+            "hog" => {
+                let mut kept = Vec::new();
+                loop {
+                    kept.push(vec![1_u8; 1 << 20]);
+                }
+            }
+            _ => writeln!(to, "?")?,
+        }
+    }
+}
+
+/// The path of the disk with this serial.
+fn disk(serial: &str) -> io::Result<String> {
+    for entry in fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        if fs::read_to_string(entry.path().join("serial")).is_ok_and(|s| s.trim_end() == serial) {
+            return Ok(format!("/dev/{}", entry.file_name().to_string_lossy()));
+        }
+    }
+    Err(io::Error::other("no such disk"))
+}
+
+/// The length of a file and a checksum of it (FNV-1a).
+fn sum(path: &str) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.read_to_end(&mut bytes)?;
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    Ok(format!("{} {hash:016x}", bytes.len()))
+}
+
+/// Reads a disk from many threads at once, each in its own place, and counts the bytes.
+fn storm(path: &str) -> io::Result<u64> {
+    let size = File::open(path)?.seek(io::SeekFrom::End(0))?;
+    let part = size / 64;
+    let threads: Vec<_> = (0..64)
+        .map(|n| {
+            let mut file = File::open(path)?;
+            thread::Builder::new().stack_size(64 << 10).spawn(move || -> io::Result<u64> {
+                file.seek(io::SeekFrom::Start(n * part))?;
+                io::copy(&mut file.take(part), &mut io::sink())
+            })
+        })
+        .collect::<io::Result<_>>()?;
+    threads.into_iter().map(|t| t.join().unwrap_or(Ok(0))).sum()
+}
+
+fn scribble(path: &str) -> io::Result<()> {
+    let mut disk = OpenOptions::new().write(true).open(path)?;
+    disk.write_all(&[0x5a; 4096])?;
+    disk.sync_all()
+}
+
+fn say(line: &str) {
+    if let Ok(mut console) = OpenOptions::new().write(true).open("/dev/console") {
+        let _ = console.write_all(format!("{}\n", line.trim_end()).as_bytes());
+    }
+}
+
+fn uptime() -> String {
+    fs::read_to_string("/proc/uptime").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn c(text: &str) -> CString {
+    CString::new(text).expect("no NUL")
+}
