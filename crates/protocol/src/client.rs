@@ -1,0 +1,190 @@
+//! Owns the host's side of a session: beginning it, the calls, the execs.
+//!
+//! Everything that comes from the guest is hostile here: bounded in bytes, checked in values. The guest can make this
+//! side wait, up to the limits that the caller set, and it can end the session; it cannot make it hold more memory
+//! than the windows of the streams that the host itself opened.
+
+mod calls;
+mod connect;
+mod driver;
+mod error;
+mod exec;
+mod spec;
+mod stdio;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncRead, AsyncWrite, BufStream};
+use tonic::{Code, Status};
+
+use self::calls::AgentClient;
+pub use self::calls::{Channel, SupervisorClient};
+pub use self::driver::HostStream;
+use self::driver::Link;
+pub use self::error::{CallError, ConnectError, ExecError, Lost, StartFailure, StartFailureKind};
+pub use self::exec::{Exec, Process, Signaller};
+pub use self::spec::{ExecSpec, Exit, ExitStatus, Usage};
+pub use self::stdio::{Output, Stdin};
+use crate::mux::{READ_SIZE, WRITE_SIZE};
+use crate::stream::StreamHeader;
+use crate::v1;
+
+/// Execs that one session can run at a time.
+pub const MAX_EXECS: usize = (crate::mux::MAX_STREAMS - 1) / STREAMS_PER_EXEC;
+const STREAMS_PER_EXEC: usize = 3;
+
+/// How long the host waits for the guest.
+///
+/// A guest that is paused answers nothing: whoever pauses it must not call it.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Until the agent answers the preface; a guest that is still booting counts.
+    pub connect: Duration,
+    /// Until a call is answered. An exec's run time is not meant, only its start.
+    pub answer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(60), answer: Duration::from_secs(30) }
+    }
+}
+
+/// A session with the agent of one guest.
+///
+/// Clones are handles to the same session. It ends when the byte stream does, when the guest breaks the protocol, or
+/// when the last handle, exec and stream of it is dropped.
+#[derive(Debug, Clone)]
+pub struct Session {
+    link: Arc<Link>,
+    client: AgentClient,
+    next_exec: Arc<AtomicU64>,
+    answer: Duration,
+}
+
+impl Session {
+    /// Begins a session on `io`, which must be the agent's port or become it within `limits.connect`.
+    ///
+    /// Needs a Tokio runtime, which then also drives the session.
+    ///
+    /// # Errors
+    /// When the byte stream fails, nobody answers in time, or the agent serves none of this build's versions.
+    pub async fn connect<T>(io: T, limits: Limits) -> Result<Self, ConnectError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut io = BufStream::with_capacity(READ_SIZE, WRITE_SIZE, io);
+        connect::preface(&mut io, limits.connect).await?;
+        let link = Arc::new(driver::start(io));
+        let client = calls::agent(&link).await.map_err(ConnectError::Lost)?;
+        Ok(Self { link, client, next_exec: Arc::new(AtomicU64::new(1)), answer: limits.answer })
+    }
+
+    /// Sets the guest's clock and seeds its random numbers, from this host's, and applies `configuration`.
+    ///
+    /// The first call of every session; a guest that was restored must not run on without it. Read the answer's
+    /// `problems`: a guest without a root filesystem answers too.
+    ///
+    /// # Errors
+    /// When the session is lost or the agent does not answer within its limit.
+    pub async fn handshake(
+        &self,
+        configuration: Option<v1::Configuration>,
+    ) -> Result<v1::HandshakeResponse, CallError> {
+        let mut entropy = vec![0; 64];
+        // A host that has no random numbers to give leaves the guest with its own.
+        if rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty()) != Ok(entropy.len()) {
+            entropy.clear();
+        }
+        let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let request = v1::HandshakeRequest {
+            wall_clock_ns: i64::try_from(wall_clock.as_nanos()).unwrap_or(0),
+            entropy,
+            configuration,
+        };
+        let mut client = self.client.clone();
+        self.call(async move { client.handshake(request).await }).await
+    }
+
+    /// Starts a program, and returns when it runs.
+    ///
+    /// # Errors
+    /// When it cannot be started, with the reason; when the session is lost or the agent does not answer in time.
+    pub async fn exec(&self, spec: ExecSpec) -> Result<Exec, ExecError> {
+        let exec_id = self.next_exec.fetch_add(1, Ordering::Relaxed);
+        exec::start(self, exec_id, spec).await
+    }
+
+    /// Opens one more stream, for whoever knows what goes over it.
+    ///
+    /// # Errors
+    /// When the session is lost, or holds as many streams as it can.
+    pub async fn open(&self, header: StreamHeader) -> Result<HostStream, Lost> {
+        let room = self.link.reserve(1);
+        let mut room = room.ok_or_else(|| Lost::Protocol("no room for another stream".to_owned()))?;
+        self.link.open(header, &mut room).await
+    }
+
+    /// Opens the calls to the supervisor, if that is what the session leads to.
+    ///
+    /// # Errors
+    /// When the session is lost, or holds as many streams as it can.
+    pub async fn supervisor(&self) -> Result<SupervisorClient, Lost> {
+        calls::supervisor(&self.link).await
+    }
+
+    /// What the guest is doing; also the way to learn whether its agent answers.
+    ///
+    /// # Errors
+    /// When the session is lost or the agent does not answer within its limit.
+    pub async fn status(&self) -> Result<v1::StatusResponse, CallError> {
+        let mut client = self.client.clone();
+        self.call(async move { client.status(v1::StatusRequest {}).await }).await
+    }
+
+    /// Ends the guest's processes, at first with SIGTERM and `grace` to obey it, and powers it off.
+    ///
+    /// Returns when the agent has begun; the machine's end shows on the engine's side.
+    ///
+    /// # Errors
+    /// When the session is lost or the agent does not answer within its limit.
+    pub async fn power_off(&self, grace: Duration) -> Result<(), CallError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let mut client = self.client.clone();
+        self.call(async move { client.power_off(v1::PowerOffRequest { grace_ms }).await }).await?;
+        Ok(())
+    }
+
+    /// Waits until the session is over and says why. Cancelling it loses nothing.
+    pub async fn ended(&self) -> Lost {
+        self.link.ended().await
+    }
+
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, CallError> {
+        tokio::select! {
+            // An answer that came before the end counts.
+            biased;
+            answer = tokio::time::timeout(self.answer, call) => match answer {
+                Err(_) => Err(CallError::NoAnswer { within: self.answer }),
+                Ok(Ok(response)) => Ok(response.into_inner()),
+                Ok(Err(status)) => Err(self.failure(&status).await),
+            },
+            lost = self.ended() => Err(CallError::Lost(lost)),
+        }
+    }
+
+    /// What a failed call means. A call that fails for the session's end fails a moment before that end is known.
+    async fn failure(&self, status: &Status) -> CallError {
+        match status.code() {
+            Code::Unknown | Code::Unavailable | Code::Cancelled | Code::Internal => {
+                CallError::Lost(self.link.lost_because(status).await)
+            }
+            code => CallError::Refused { code, message: calls::bounded(status.message()) },
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Owns the task that moves a session's bytes and opens its streams.
+//!
+//! ```text
+//!   start ──▶ moving ──┬── the byte stream ends or fails, or is no yamux ──▶ ended(HungUp | Io | Protocol)
+//!                      ├── the guest opens a stream ───────────────────────▶ ended(Protocol)
+//!                      └── the last handle is dropped ─────────────────────▶ ended(Closed)
+//! ```
+//! `ended` is set before the streams are closed, so that whoever sees a stream close can ask why.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_util::compat::TokioAsyncReadCompatExt;
+use tonic::Status;
+use yamux::{Connection, ConnectionError, FrameDecodeError, Mode};
+
+use super::Lost;
+use crate::mux::{self, MAX_STREAMS, MuxStream};
+use crate::stream::StreamHeader;
+
+type Opened = oneshot::Sender<MuxStream>;
+
+/// A handle to the driving task; the task ends when the last one is dropped.
+#[derive(Debug)]
+pub(super) struct Link {
+    open: mpsc::Sender<Opened>,
+    ended: watch::Receiver<Option<Lost>>,
+    streams: Arc<Semaphore>,
+}
+
+/// A stream that this side opened. It keeps its session alive; dropped before its end, it is cut.
+#[derive(Debug)]
+pub struct HostStream {
+    stream: MuxStream,
+    link: Arc<Link>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Drives yamux over `io` in a task of its own.
+pub(super) fn start<T>(io: T) -> Link
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (open, requests) = mpsc::channel(MAX_STREAMS);
+    let (announce, ended) = watch::channel(None);
+    tokio::spawn(async move {
+        let mut connection = Connection::new(io.compat(), mux::config(), Mode::Client);
+        let lost = drive(&mut connection, requests).await;
+        announce.send_replace(Some(lost));
+        drop(connection);
+    });
+    Link { open, ended, streams: Arc::new(Semaphore::new(MAX_STREAMS)) }
+}
+
+async fn drive<T>(connection: &mut Connection<T>, mut requests: mpsc::Receiver<Opened>) -> Lost
+where
+    T: futures::AsyncRead + futures::AsyncWrite + Unpin,
+{
+    poll_fn(|cx| {
+        loop {
+            match connection.poll_next_inbound(cx) {
+                Poll::Ready(Some(Ok(_))) => {
+                    return Poll::Ready(Lost::Protocol("it opened a stream".to_owned()));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(cause(error)),
+                Poll::Ready(None) => return Poll::Ready(Lost::HungUp),
+                Poll::Pending => {}
+            }
+            let Poll::Ready(request) = requests.poll_recv(cx) else { return Poll::Pending };
+            let Some(request) = request else { return Poll::Ready(Lost::Closed) };
+            match connection.poll_new_outbound(cx) {
+                // Whoever asked may have gone; an unused stream has sent nothing.
+                Poll::Ready(Ok(stream)) => drop(request.send(MuxStream::new(stream))),
+                Poll::Ready(Err(error)) => return Poll::Ready(cause(error)),
+                // yamux waits here once 256 streams lack an acknowledgement, which are more than we ever open.
+                Poll::Pending => drop(request),
+            }
+        }
+    })
+    .await
+}
+
+fn cause(error: ConnectionError) -> Lost {
+    match error {
+        ConnectionError::Closed => Lost::HungUp,
+        ConnectionError::Io(error) | ConnectionError::Decode(FrameDecodeError::Io(error)) => {
+            match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                    Lost::HungUp
+                }
+                _ => Lost::Io(Arc::new(error)),
+            }
+        }
+        other => Lost::Protocol(other.to_string()),
+    }
+}
+
+impl Link {
+    /// Room for `count` streams, if the session has it.
+    pub(super) fn reserve(&self, count: usize) -> Option<OwnedSemaphorePermit> {
+        let count = u32::try_from(count).ok()?;
+        Arc::clone(&self.streams).try_acquire_many_owned(count).ok()
+    }
+
+    /// Opens a stream on one place of `room` and queues its header.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        header: StreamHeader,
+        room: &mut OwnedSemaphorePermit,
+    ) -> Result<HostStream, Lost> {
+        let closed = || Lost::Protocol("more streams than were reserved".to_owned());
+        let permit = room.split(1).ok_or_else(closed)?;
+        let (reply, opened) = oneshot::channel();
+        if self.open.send(reply).await.is_err() {
+            return Err(self.ended().await);
+        }
+        let Ok(stream) = opened.await else { return Err(self.ended().await) };
+        let mut stream = HostStream { stream, link: Arc::clone(self), _permit: permit };
+        match stream.stream.write_all(&header.encode()).await {
+            Ok(()) => Ok(stream),
+            Err(_) => Err(self.ended().await),
+        }
+    }
+
+    /// Waits for the session's end.
+    pub(super) async fn ended(&self) -> Lost {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(lost) => (*lost).clone().unwrap_or(Lost::HungUp),
+            // The task was dropped together with its runtime.
+            Err(_) => Lost::Closed,
+        }
+    }
+
+    /// The cause of a failed call: the session's end where it has come, else what the guest did to the call.
+    pub(super) async fn lost_because(&self, status: &Status) -> Lost {
+        // The task may be a step behind the streams that the guest closed with its last breath.
+        match tokio::time::timeout(std::time::Duration::from_secs(1), self.ended()).await {
+            Ok(lost) => lost,
+            Err(_) => Lost::Protocol(super::calls::bounded(&status.to_string())),
+        }
+    }
+
+    /// Whether the session is over.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some() || self.ended.has_changed().is_err()
+    }
+}
+
+impl HostStream {
+    /// Whether the stream was cut rather than finished by the other side. True also after both sides have finished.
+    pub fn is_reset(&self) -> bool {
+        self.stream.is_reset()
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl AsyncRead for HostStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for HostStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

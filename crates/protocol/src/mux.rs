@@ -1,0 +1,80 @@
+//! Owns how yamux is set up on either side: frame sizes, windows, numbers of streams.
+//!
+//! The windows are what bounds memory: a side that does not read holds at most one window per stream, and then the
+//! other side's writes wait.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
+
+/// Streams that one session may have open at a time, as the host counts them.
+pub const MAX_STREAMS: usize = 193;
+
+/// What either side hands to the byte stream in one piece. The Linux driver of virtio-serial cuts writes into pieces of
+/// 32 KiB; a frame with its header fills whole ones.
+pub const WRITE_SIZE: usize = 128 * 1024;
+/// What either side takes from the byte stream in one piece, unless a frame's body wants more.
+pub const READ_SIZE: usize = 64 * 1024;
+const FRAME_HEADER: usize = 12;
+
+/// yamux itself counts streams that are closed but not yet forgotten, and an excess ends the session, so its own
+/// limit lies far above [`MAX_STREAMS`].
+const YAMUX_STREAMS: usize = 4096;
+
+/// What windows may grow to beyond 256 KiB per stream, all streams together.
+const WINDOW_GROWTH: usize = 8 * 1024 * 1024;
+
+pub(crate) fn config() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_connection_receive_window(None);
+    config.set_max_num_streams(YAMUX_STREAMS);
+    config.set_max_connection_receive_window(Some(
+        YAMUX_STREAMS * yamux::DEFAULT_CREDIT as usize + WINDOW_GROWTH,
+    ));
+    config.set_split_send_size(WRITE_SIZE - FRAME_HEADER);
+    config
+}
+
+/// One stream of a session.
+#[derive(Debug)]
+pub struct MuxStream(Compat<yamux::Stream>);
+
+impl MuxStream {
+    pub(crate) fn new(stream: yamux::Stream) -> Self {
+        Self(stream.compat())
+    }
+
+    /// Whether the end came from a reset or the end of the session, rather than from the other side being done.
+    ///
+    /// True also after both sides have closed theirs.
+    pub fn is_reset(&self) -> bool {
+        self.0.get_ref().is_closed()
+    }
+}
+
+impl AsyncRead for MuxStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for MuxStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
