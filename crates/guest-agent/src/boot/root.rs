@@ -1,0 +1,66 @@
+//! Owns the root filesystem: the image read-only beneath, a tmpfs above, and the step into it.
+
+use std::ffi::CString;
+use std::fs::{self, Permissions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, mount as mount_at, mount_move};
+
+use super::disk;
+use crate::fault::{Context, Fault};
+
+const SERIAL: &str = "rootfs";
+const IMAGE: &str = "/cellule/image";
+const WRITABLE: &str = "/cellule/writable";
+const UPPER: &str = "/cellule/writable/upper";
+const WORK: &str = "/cellule/writable/work";
+/// Files of the agent's own that are put over the image's, in the same tmpfs.
+const FILES: &str = "/cellule/writable/files";
+const ROOT: &str = "/cellule/root";
+
+/// Mounts the image and its writable side, and makes them `/`. Returns the directory of the agent's own files, which
+/// has no name any more afterwards.
+pub(super) fn mount() -> Result<OwnedFd, Fault> {
+    let disk = disk::find(SERIAL)?;
+    for directory in [IMAGE, WRITABLE, ROOT] {
+        make(directory)?;
+    }
+    mount_at(&disk, IMAGE, "erofs", MountFlags::RDONLY, None)
+        .context(format_args!("mount {} as EROFS", disk.display()))?;
+    // Half of memory, so that a full filesystem is the writer's error and not the machine's death.
+    mount_at("tmpfs", WRITABLE, "tmpfs", MountFlags::empty(), Some(c"size=50%,mode=755"))
+        .context("mount the writable side")?;
+    for directory in [UPPER, WORK, FILES] {
+        make(directory)?;
+    }
+    like(IMAGE, UPPER).context("copy the mode of the image's root directory")?;
+    let options = format!("lowerdir={IMAGE},upperdir={UPPER},workdir={WORK}");
+    let options = CString::new(options).context("options of the overlay")?;
+    mount_at("overlay", ROOT, "overlay", MountFlags::empty(), Some(options.as_c_str()))
+        .context("mount the overlay")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let files = rustix::fs::open(FILES, flags, Mode::empty()).context(format_args!("open {FILES}"))?;
+    // The initramfs can't be left by pivot_root, only covered.
+    std::env::set_current_dir(ROOT).context("enter the overlay")?;
+    mount_move(".", "/").context("move the overlay to the root")?;
+    rustix::process::chroot(".").context("change the root")?;
+    std::env::set_current_dir("/").context("enter the new root")?;
+    Ok(files)
+}
+
+fn make(directory: &str) -> Result<(), Fault> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .context(format_args!("make {directory}"))
+}
+
+/// The overlay shows its root with the attributes of the upper side.
+fn like(original: &str, copy: &str) -> std::io::Result<()> {
+    let metadata = fs::metadata(original)?;
+    std::os::unix::fs::chown(copy, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(copy, Permissions::from_mode(metadata.mode() & 0o7777))
+}
