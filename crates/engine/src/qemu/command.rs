@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -57,6 +57,8 @@ pub(super) fn spec(
 
     let mut arguments = Arguments::default();
     arguments
+        // For people who look at the host's processes.
+        .option("-name", &name(&machine.dir))
         // Nothing that is not named here.
         .flag("-nodefaults")
         .flag("-no-user-config")
@@ -108,6 +110,12 @@ pub(super) fn spec(
             );
     }
     Ok(Spec { program, arguments: arguments.0, descriptors: descriptors.0, limits })
+}
+
+/// A machine is named after its directory, as far as that is a name: in QEMU's options a comma means more.
+fn name(dir: &Path) -> String {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-' || *c == '_';
+    dir.file_name().unwrap_or_default().to_string_lossy().chars().filter(plain).collect()
 }
 
 /// Limits that no guest makes QEMU reach, whatever it does with the devices it has; since QEMU ends when it does.

@@ -1,0 +1,213 @@
+//! `cellule image …`: what is done with images besides getting and running them.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cellule_image::{
+    Error, ImageConfig, Import, ImportFrom, LoadFrom, PruneOptions, Reference, RemoveOptions, Source, Store,
+};
+
+use crate::failure::Failure;
+use crate::home;
+use crate::quantity::show_size;
+use crate::store::{self, GetOptions};
+use crate::watch::Watch;
+
+/// Manage images
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Print all that is known of images, as JSON
+    Inspect {
+        /// Names, ids, or beginnings of ids
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Remove images, or names of them
+    Rm {
+        /// Names, ids, or beginnings of ids
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// Remove an image that has several names, or is used, all the same
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Remove images without a name, and whatever belongs to no image
+    Prune {
+        /// Remove images that have names too
+        #[arg(short, long)]
+        all: bool,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Make an image of a root filesystem: a tar, a directory, or `-` for a tar on standard input
+    Import {
+        /// Set one of the image's settings, written as in a Dockerfile: 'CMD ["/bin/sh"]'
+        #[arg(short, long, value_name = "INSTRUCTION")]
+        change: Vec<String>,
+        #[command(flatten)]
+        get: GetOptions,
+        /// The tar or directory
+        source: String,
+        /// The image's name
+        name: Option<Reference>,
+    },
+    /// Load the images of an archive that `docker save` or `cellule image save` wrote
+    Load {
+        /// Read this file instead of standard input
+        #[arg(short, long, value_name = "FILE")]
+        input: Option<PathBuf>,
+        #[command(flatten)]
+        get: GetOptions,
+    },
+    /// Write images to an archive that `docker load` reads
+    Save {
+        /// Write this file instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Names, ids, or beginnings of ids
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
+    let images = store::open(&home::locate()?)?;
+    match command {
+        Command::Inspect { images: names } => inspect(&images, &names),
+        Command::Rm { images: names, force } => remove(&images, &names, force),
+        Command::Prune { all, dry_run } => prune(&images, all, dry_run),
+        Command::Import { change, get, source, name } => import(&images, &change, &get, &source, name),
+        Command::Load { input, get } => load(&images, input, &get),
+        Command::Save { output, images: names } => save(&images, output, &names),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(images: &Store, names: &[String]) -> Result<(), Failure> {
+    let infos = names.iter().map(|name| {
+        images.inspect(name).map_err(|error| store::failure(format!("cannot inspect {name}"), &error))
+    });
+    let infos = infos.collect::<Result<Vec<_>, _>>()?;
+    let text =
+        serde_json::to_string_pretty(&infos).map_err(|error| Failure::because("cannot print", &error))?;
+    crate::answer(&(text + "\n"))
+}
+
+fn remove(images: &Store, names: &[String], force: bool) -> Result<(), Failure> {
+    for name in names {
+        let options = RemoveOptions { force, ..RemoveOptions::default() };
+        let removed = images.remove(name, &options);
+        let removed = removed.map_err(|error| store::failure(format!("cannot remove {name}"), &error))?;
+        for name in &removed.untagged {
+            crate::answer(&format!("untagged {name}\n"))?;
+        }
+        if let Some(id) = &removed.deleted {
+            crate::answer(&format!("deleted {id}, {}\n", show_size(removed.bytes)))?;
+        }
+    }
+    Ok(())
+}
+
+fn prune(images: &Store, all: bool, dry_run: bool) -> Result<(), Failure> {
+    let options = PruneOptions { dry_run, all, ..PruneOptions::default() };
+    let pruned = images.prune(&options).map_err(|error| store::failure("cannot prune the images", &error))?;
+    let verb = if dry_run { "would delete" } else { "deleted" };
+    let mut text = String::new();
+    for (id, names) in &pruned.images {
+        let names = names.iter().map(|name| format!(" {name}")).collect::<String>();
+        text.push_str(&format!("{verb} {id}{names}\n"));
+    }
+    let freed = if dry_run { "would free" } else { "freed" };
+    text.push_str(&format!("{freed} {}\n", show_size(pruned.bytes())));
+    crate::answer(&text)
+}
+
+fn import(
+    images: &Store,
+    changes: &[String],
+    get: &GetOptions,
+    source: &str,
+    name: Option<Reference>,
+) -> Result<(), Failure> {
+    let failed = |error: Error| store::failure(format!("cannot import {source}"), &error);
+    let mut config = ImageConfig::default();
+    for change in changes {
+        config.apply(change).map_err(|error| Failure::because(format!("--change {change:?}"), &error))?;
+    }
+    let from = match source {
+        "-" => {
+            refuse_terminal("a tar")?;
+            ImportFrom::Reader(Box::new(std::io::stdin()))
+        }
+        // A name without a prefix is a file here: registries have nothing to import.
+        path => match path.parse() {
+            Ok(Source::Tar(path)) => ImportFrom::Tar(path),
+            Ok(Source::Directory(path)) => ImportFrom::Directory(path),
+            _ if std::path::Path::new(path).is_dir() => ImportFrom::Directory(path.into()),
+            _ => ImportFrom::Tar(path.into()),
+        },
+    };
+    let watch = Arc::new(Watch::new(false));
+    let options = get.options(&watch);
+    let image = super::runtime()?.block_on(images.import(from, Import { name, config }, &options));
+    watch.clear();
+    crate::answer(&format!("{}\n", image.map_err(failed)?.info.id))
+}
+
+fn load(images: &Store, input: Option<PathBuf>, get: &GetOptions) -> Result<(), Failure> {
+    let from = match &input {
+        Some(path) => LoadFrom::File(path.clone()),
+        None => {
+            refuse_terminal("an archive")?;
+            LoadFrom::Reader(Box::new(std::io::stdin()))
+        }
+    };
+    let watch = Arc::new(Watch::new(false));
+    let options = get.options(&watch);
+    let loaded = super::runtime()?.block_on(images.load(from, &options));
+    watch.clear();
+    let what = input.map_or_else(|| "the archive".to_owned(), |path| path.display().to_string());
+    for image in loaded.map_err(|error| store::failure(format!("cannot load {what}"), &error))? {
+        let names = image.info.names.iter().map(|name| format!(" {}", name.familiar())).collect::<String>();
+        crate::answer(&format!("loaded {}{names}\n", image.info.id))?;
+    }
+    Ok(())
+}
+
+fn refuse_terminal(what: &str) -> Result<(), Failure> {
+    if std::io::stdin().is_terminal() {
+        return Err(Failure::new(format!("{what} is expected on standard input, which is a terminal"))
+            .hint("name a file, or pipe one in"));
+    }
+    Ok(())
+}
+
+fn save(images: &Store, output: Option<PathBuf>, names: &[String]) -> Result<(), Failure> {
+    let failed = |error: Error| store::failure("cannot save", &error);
+    let Some(path) = output else {
+        let mut out = std::io::stdout().lock();
+        if out.is_terminal() {
+            return Err(
+                Failure::new("an archive is no text for a terminal").hint("name a file: --output FILE")
+            );
+        }
+        images.save(names, &mut out).map_err(failed)?;
+        return out.flush().map_err(|error| Failure::because("cannot write standard output", &error));
+    };
+    // Written whole or not at all, as a file that is there is somebody's.
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(".part");
+    let temporary = PathBuf::from(temporary);
+    let write = || -> Result<(), Failure> {
+        let cannot = |error| Failure::because(format!("cannot write {}", path.display()), &error);
+        let mut file = File::create(&temporary).map_err(cannot)?;
+        images.save(names, &mut file).map_err(failed)?;
+        file.sync_all().map_err(cannot)?;
+        std::fs::rename(&temporary, &path).map_err(cannot)
+    };
+    write().inspect_err(|_| _ = std::fs::remove_file(&temporary))
+}

@@ -1,0 +1,88 @@
+//! `cellule login`: keeps the credential for a registry where Docker keeps it.
+
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cellule_image::{Credential, Credentials};
+
+use crate::failure::Failure;
+use crate::store::{self, GetOptions};
+use crate::watch::Watch;
+
+/// A password longer than this is a mistake.
+const SECRET_BYTES: u64 = 64 << 10;
+
+/// Log in to a registry; the credential is checked first and kept where Docker keeps it
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The registry; Docker's own if none is named
+    #[arg(default_value = "docker.io")]
+    registry: String,
+    /// The user's name
+    #[arg(short, long)]
+    username: Option<String>,
+    /// Read the password, or an access token, from standard input
+    #[arg(long)]
+    password_stdin: bool,
+    #[command(flatten)]
+    get: GetOptions,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let terminal = std::io::stdin().is_terminal();
+    let username = match &arguments.username {
+        Some(name) => name.clone(),
+        None if terminal && !arguments.password_stdin => ask("Username: ")?,
+        None => return Err(Failure::new("no user is named").hint("name one: --username NAME")),
+    };
+    let password = if arguments.password_stdin {
+        read_secret()?
+    } else if terminal {
+        ask_hidden("Password: ")?
+    } else {
+        return Err(Failure::new("there is no terminal to ask for the password on")
+            .hint("pipe it in: --password-stdin"));
+    };
+    if password.is_empty() {
+        return Err(Failure::new("the password is empty"));
+    }
+    let credential = Credential::Password { username, password };
+    let options = arguments.get.options(&Arc::new(Watch::new(true)));
+    let login = Credentials::default();
+    let done = super::runtime()?.block_on(login.login(&arguments.registry, credential, &options));
+    done.map_err(|error| store::failure(format!("cannot log in to {}", arguments.registry), &error))?;
+    crate::say(&format!("logged in to {}\n", arguments.registry));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(question: &str) -> Result<String, Failure> {
+    crate::say(question);
+    let mut line = String::new();
+    let read = std::io::stdin().lock().take(SECRET_BYTES).read_line(&mut line);
+    read.map_err(|error| Failure::because("cannot read the answer", &error))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Asks on a terminal that does not show what is typed, and is as it was afterwards.
+fn ask_hidden(question: &str) -> Result<String, Failure> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let failed =
+        |error: rustix::io::Errno| Failure::because("cannot hide the password", &std::io::Error::from(error));
+    let stdin = std::io::stdin();
+    let before = tcgetattr(&stdin).map_err(failed)?;
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(failed)?;
+    let answer = ask(question);
+    tcsetattr(&stdin, OptionalActions::Now, &before).map_err(failed)?;
+    crate::say("\n");
+    answer
+}
+
+fn read_secret() -> Result<String, Failure> {
+    let mut secret = String::new();
+    let read = std::io::stdin().lock().take(SECRET_BYTES).read_to_string(&mut secret);
+    read.map_err(|error| Failure::because("cannot read the password", &error))?;
+    Ok(secret.trim_end_matches(['\r', '\n']).to_owned())
+}

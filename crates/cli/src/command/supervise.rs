@@ -1,0 +1,28 @@
+//! `cellule supervise`: the process that owns one sandbox. Not for users: it is started with the connection to its
+//! owner as standard input and the lock of the sandbox's directory as standard output.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cellule_supervisor::SandboxDir;
+
+use crate::failure::Failure;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The sandbox's directory
+    dir: PathBuf,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let runtime = super::runtime()?;
+    runtime.block_on(async {
+        let failed = |error| Failure::because("this command is started by cellule itself", &error);
+        let (owner, lock) = cellule_supervisor::inherited().map_err(failed)?;
+        let (dir, spec) = SandboxDir::adopt(arguments.dir, lock)
+            .map_err(|error| Failure::because("cannot take the sandbox over", &error))?;
+        let ended = cellule_supervisor::supervise(dir, spec, owner).await;
+        ended.map_err(|error| Failure::because("cannot remove the sandbox", &error))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

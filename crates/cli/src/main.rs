@@ -1,0 +1,57 @@
+//! The `cellule` command. Owns the words that people type and read; what they do is in the libraries below.
+//!
+//! Standard output carries what was asked for and nothing else. All else goes to standard error.
+#![forbid(unsafe_code)]
+
+mod attached;
+mod command;
+mod environment;
+mod failure;
+mod home;
+mod process;
+mod quantity;
+mod relay;
+mod report;
+mod sandbox_failure;
+mod setup;
+mod store;
+mod table;
+mod watch;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = match command::Cellule::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are what was asked for; anything else is a mistake in the words typed.
+            _ = error.print();
+            return ExitCode::from(if error.use_stderr() { failure::OWN_FAILURE } else { 0 });
+        }
+    };
+    match command::dispatch(arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            say(&failure.render());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Writes to standard error. Nobody is left to tell if that fails.
+fn say(text: &str) {
+    _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Writes what was asked for to standard output. A reader that has hung up wants no more of it.
+fn answer(text: &str) -> Result<(), failure::Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(failure::Failure::because("cannot write standard output", &error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,117 @@
+//! What runs in the sandbox: the image's settings and the user's, put together by Docker's rules.
+
+use crate::failure::Failure;
+
+/// The image's own settings, as far as they say what runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ImageSettings {
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) cmd: Vec<String>,
+    pub(crate) user: String,
+    pub(crate) working_dir: String,
+}
+
+/// The user's settings.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UserSettings {
+    /// `--entrypoint`; empty takes the image's away.
+    pub(crate) entrypoint: Option<String>,
+    /// What stands behind the image.
+    pub(crate) arguments: Vec<String>,
+    /// `--user`
+    pub(crate) user: Option<String>,
+    /// `--workdir`
+    pub(crate) working_dir: Option<String>,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) argv: Vec<String>,
+    pub(crate) user: String,
+    pub(crate) working_dir: String,
+}
+
+/// Puts both together.
+///
+/// An entrypoint of the user's takes the image's command away too, since that was written for the image's entrypoint.
+pub(crate) fn compose(image: &ImageSettings, user: UserSettings) -> Result<Process, Failure> {
+    let (entrypoint, default_cmd) = match user.entrypoint {
+        Some(entrypoint) if entrypoint.is_empty() => (Vec::new(), Vec::new()),
+        Some(entrypoint) => (vec![entrypoint], Vec::new()),
+        None => (image.entrypoint.clone(), image.cmd.clone()),
+    };
+    let arguments = if user.arguments.is_empty() { default_cmd } else { user.arguments };
+    let argv: Vec<String> = entrypoint.into_iter().chain(arguments).collect();
+    if argv.is_empty() {
+        return Err(Failure::new("there is no command to run, and the image names none")
+            .hint("put one behind the image: cellule run IMAGE COMMAND"));
+    }
+    let working_dir = user.working_dir.unwrap_or_else(|| image.working_dir.clone());
+    let working_dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir };
+    if !working_dir.starts_with('/') {
+        return Err(Failure::new(format!("the working directory {working_dir:?} is not an absolute path"))
+            .hint("begin it with a slash: --workdir /app"));
+    }
+    Ok(Process { argv, user: user.user.unwrap_or_else(|| image.user.clone()), working_dir })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&s| s.to_owned()).collect()
+    }
+
+    fn image() -> ImageSettings {
+        ImageSettings {
+            entrypoint: strings(&["/entry", "-x"]),
+            cmd: strings(&["serve"]),
+            user: "app".into(),
+            working_dir: "/srv".into(),
+        }
+    }
+
+    fn argv(image: &ImageSettings, entrypoint: Option<&str>, arguments: &[&str]) -> Vec<String> {
+        let user = UserSettings {
+            entrypoint: entrypoint.map(Into::into),
+            arguments: strings(arguments),
+            ..Default::default()
+        };
+        compose(image, user).unwrap().argv
+    }
+
+    #[test]
+    fn arguments_take_the_place_of_cmd_and_follow_the_entrypoint() {
+        assert_eq!(argv(&image(), None, &[]), strings(&["/entry", "-x", "serve"]));
+        assert_eq!(argv(&image(), None, &["a", "b"]), strings(&["/entry", "-x", "a", "b"]));
+    }
+
+    #[test]
+    fn an_own_entrypoint_takes_cmd_away() {
+        assert_eq!(argv(&image(), Some("sh"), &[]), strings(&["sh"]));
+        assert_eq!(argv(&image(), Some("sh"), &["-c", "x"]), strings(&["sh", "-c", "x"]));
+        assert_eq!(argv(&image(), Some(""), &["ls"]), strings(&["ls"]));
+    }
+
+    #[test]
+    fn nothing_to_run_is_said() {
+        let none = compose(&ImageSettings::default(), UserSettings::default()).unwrap_err();
+        assert!(none.render().contains("no command"));
+        let none = compose(&image(), UserSettings { entrypoint: Some(String::new()), ..Default::default() });
+        assert!(none.is_err());
+    }
+
+    #[test]
+    fn user_and_directory_are_the_images_unless_given() {
+        let process = compose(&image(), UserSettings::default()).unwrap();
+        assert_eq!((process.user.as_str(), process.working_dir.as_str()), ("app", "/srv"));
+        let user =
+            UserSettings { user: Some("0:0".into()), working_dir: Some("/tmp".into()), ..Default::default() };
+        let process = compose(&image(), user).unwrap();
+        assert_eq!((process.user.as_str(), process.working_dir.as_str()), ("0:0", "/tmp"));
+        let relative = UserSettings { working_dir: Some("tmp".into()), ..Default::default() };
+        assert!(compose(&image(), relative).is_err());
+    }
+}

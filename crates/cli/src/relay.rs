@@ -1,0 +1,135 @@
+//! Connects a program in a guest with the terminal or pipes of this process: streams both ways, and signals.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+
+use cellule_protocol::client::{Output, Signaller, Stdin};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// What is moved at a time.
+const CHUNK: usize = 128 << 10;
+
+/// Copies what the program writes to a descriptor of ours, until it ends. A reader of ours that hangs up is passed on:
+/// the program's own writes fail then.
+///
+/// # Errors
+/// The descriptor of ours cannot be written for another reason, or the sandbox is lost.
+pub(crate) async fn output(mut from: Output, to: impl std::os::fd::AsFd) -> io::Result<()> {
+    let mut file = tokio::fs::File::from_std(File::from(to.as_fd().try_clone_to_owned()?));
+    file.set_max_buf_size(CHUNK);
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return file.flush().await;
+        }
+        let written = async {
+            file.write_all(&buffer[..read]).await?;
+            file.flush().await
+        };
+        match written.await {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other?,
+        }
+    }
+}
+
+/// Copies our standard input to the program, until it ends or the program reads no more.
+///
+/// A thread of its own reads it, since nothing else can wait for a terminal and a file alike. It is left behind when
+/// the program has ended and the input has not.
+pub(crate) async fn input(mut to: Stdin) -> io::Result<()> {
+    let mut chunks = read_input()?;
+    while let Some(chunk) = chunks.recv().await {
+        match to.write_all(&chunk?).await {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other?,
+        }
+        if chunks.is_empty() {
+            to.flush().await?;
+        }
+    }
+    to.shutdown().await
+}
+
+fn read_input() -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
+    // Two chunks on their way: one being read, one being sent.
+    let (sender, receiver) = mpsc::channel(2);
+    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        loop {
+            let mut chunk = vec![0; CHUNK];
+            let read = match io::Read::read(&mut file, &mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other,
+            };
+            let last = !matches!(read, Ok(1..));
+            let message = read.map(|read| {
+                chunk.truncate(read);
+                chunk
+            });
+            if (last && message.is_ok()) || sender.blocking_send(message).is_err() || last {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// The signals that a user, a terminal or a service manager sends to a command.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+    quit: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+/// The number of SIGINT.
+pub(crate) const INTERRUPT: i32 = 2;
+
+impl Signals {
+    /// From now on these signals come here and do nothing else.
+    pub(crate) fn catch() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// The number of the next one.
+    pub(crate) async fn next(&mut self) -> i32 {
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.hang_up.recv() => SignalKind::hangup(),
+            _ = self.quit.recv() => SignalKind::quit(),
+            _ = self.user1.recv() => SignalKind::user_defined1(),
+            _ = self.user2.recv() => SignalKind::user_defined2(),
+        };
+        kind.as_raw_value()
+    }
+}
+
+/// Passes signals on to the program. Returns at the second interrupt, which is meant for the sandbox itself.
+pub(crate) async fn pass_on(signals: &mut Signals, to: Signaller) -> i32 {
+    let mut interrupted = false;
+    loop {
+        let signal = signals.next().await;
+        if signal == INTERRUPT && std::mem::replace(&mut interrupted, true) {
+            return signal;
+        }
+        // A program that is gone needs none; a sandbox that is lost is noticed by whoever waits for the program.
+        let to = to.clone();
+        tokio::spawn(async move { to.signal(signal).await });
+    }
+}

@@ -1,0 +1,112 @@
+//! Shows on a terminal what takes time: a bar for bytes, a line for the rest. On no terminal it says nothing.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cellule_boot::Phase;
+use cellule_image::Event;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::failure::printable;
+
+/// Shows progress, or keeps quiet.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    bars: MultiProgress,
+    shown: Mutex<BTreeMap<Key, ProgressBar>>,
+}
+
+/// What a bar is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Note,
+    Layer(usize),
+    Building,
+    Setup,
+}
+
+impl Watch {
+    /// One that shows what happens, if standard error is a terminal and `quiet` is not set.
+    pub(crate) fn new(quiet: bool) -> Self {
+        let shown = !quiet && std::io::stderr().is_terminal();
+        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { bars: MultiProgress::with_draw_target(target), shown: Mutex::default() }
+    }
+
+    fn bar(&self, key: Key, total: u64, label: &str) -> ProgressBar {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = shown.entry(key).or_insert_with(|| {
+            let bar = self.bars.add(ProgressBar::new(total));
+            bar.set_style(style(total > 0));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        bar.set_length(total);
+        bar.set_message(printable(label));
+        bar.clone()
+    }
+
+    fn finish(&self, key: &Key) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = shown.remove(key) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Takes all of it away again, before anything else is printed.
+    pub(crate) fn clear(&self) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        _ = self.bars.clear();
+    }
+
+    /// What happens to an image.
+    pub(crate) fn image(&self, event: &Event) {
+        match event {
+            Event::Resolving { source } => _ = self.bar(Key::Note, 0, &format!("looking for {source}")),
+            Event::Resolved { .. } => self.finish(&Key::Note),
+            Event::Layer { number, of, bytes, size } => {
+                self.bar(Key::Layer(*number), *size, &format!("layer {number} of {of}")).set_position(*bytes);
+            }
+            Event::LayerReady { number, .. } => self.finish(&Key::Layer(*number)),
+            Event::Retrying { registry, reason, after } => {
+                _ = self.bar(Key::Note, 0, &format!("{registry}: {reason}; again in {} s", after.as_secs()));
+            }
+            Event::Waiting { what } => {
+                _ = self.bar(Key::Note, 0, &format!("another process makes {what}; waiting for it"));
+            }
+            Event::Building { bytes, size } => {
+                self.bar(Key::Building, *size, "building the root filesystem").set_position(*bytes);
+            }
+            Event::Done => self.clear(),
+            _ => {}
+        }
+    }
+
+    /// What happens to the boot bundle.
+    pub(crate) fn boot(&self, progress: cellule_boot::Progress) {
+        let label = phase(progress.phase);
+        self.bar(Key::Setup, progress.total.unwrap_or(0), label).set_position(progress.done);
+    }
+}
+
+/// What a phase of the set-up is called.
+pub(crate) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::WaitingForLock => "waiting for another setup",
+        Phase::UpdatingPackageLists => "fetching Debian's package lists",
+        Phase::Downloading => "downloading a package",
+        Phase::Unpacking => "unpacking the kernel and its modules",
+        Phase::MakingBase => "making the image `base`",
+        Phase::Composing => "putting the boot bundle together",
+        _ => "setting up",
+    }
+}
+
+fn style(counted: bool) -> ProgressStyle {
+    let template = if counted { "{msg:30} [{bar:30}] {bytes}/{total_bytes}" } else { "{spinner} {msg}" };
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}

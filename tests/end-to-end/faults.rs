@@ -1,0 +1,190 @@
+//! What is killed, full, cut or missing: a clear error, in time, and nothing left behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use cellule_tests::{Home, binary, eventually, leftovers};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn kill(pid: u32) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+}
+
+fn alive(pid: u32) -> bool {
+    // A zombie whose parent is about to look at it is not alive.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z') && !rest.is_empty())
+}
+
+#[test]
+fn a_killed_run_leaves_nothing() {
+    let home = Home::new();
+    let running = home.run(["--quiet", "--name", "web", "base", "sleep", "1000"]).start();
+    let (supervisor, engine) = leftovers::running(&home);
+    running.signal(Signal::KILL);
+    _ = running.wait();
+    eventually("supervisor and engine are gone", Duration::from_secs(2), || {
+        !alive(supervisor) && !alive(engine)
+    });
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_killed_engine_is_an_error_that_names_it_and_leaves_nothing() {
+    let home = Home::new();
+    let running = home.run(["--quiet", "base", "sleep", "1000"]).start();
+    let (_, engine) = leftovers::running(&home);
+    // Once while it boots and once, below, while a program runs: both are the same to its user.
+    kill(engine);
+    _ = running.wait().exits(125).says(&["engine", "SIGKILL"]);
+    leftovers::assert_none(&home);
+
+    let mut child = home.run(["--quiet", "base", "sh", "-c", "echo ready; sleep 1000"]).start_raw();
+    let mut line = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let (_, engine) = leftovers::running(&home);
+    kill(engine);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("engine") && said.contains("SIGKILL"), "{said}");
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_killed_supervisor_takes_its_machine_with_it_and_is_named() {
+    let home = Home::new();
+    let running = home.run(["--quiet", "base", "sleep", "1000"]).start();
+    let (supervisor, engine) = leftovers::running(&home);
+    kill(supervisor);
+    _ = running.wait().exits(125).says(&["supervisor"]);
+    assert!(!alive(engine), "the engine outlives its supervisor");
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn when_all_are_killed_the_next_command_cleans_up() {
+    let home = Home::new();
+    let running = home.run(["--quiet", "base", "sleep", "1000"]).start();
+    let (supervisor, engine) = leftovers::running(&home);
+    // Stopped, so that it cannot clean up after its owner before it is killed too.
+    kill_process(Pid::from_raw(supervisor.cast_signed()).unwrap(), Signal::STOP).unwrap();
+    running.signal(Signal::KILL);
+    _ = running.wait();
+    kill(supervisor);
+    eventually("the engine is gone", Duration::from_secs(2), || !alive(engine));
+    assert_eq!(leftovers::sandboxes(&home).len(), 1, "somebody cleaned up already");
+    _ = home.run(["--quiet", "base", "true"]).output().exits(0);
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn without_qemu_the_remedy_is_named() {
+    let home = Home::new();
+    let call = home.run(["base", "true"]).env("CELLULE_QEMU", "/no/such/qemu");
+    _ = call.output().exits(125).says(&["not installed", "apt-get install qemu-system-x86"]);
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_qemu_that_fails_is_an_error_with_its_words() {
+    let home = Home::new();
+    let dir = tempfile::tempdir().unwrap();
+    let fake = dir.path().join("qemu-system-x86_64");
+    fs::write(&fake, "#!/bin/sh\ncase \"$*\" in *-version*) echo 'QEMU emulator version 7.2.0';; *) echo 'out of luck' >&2; exit 3;; esac\n").unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let call = home.run(["base", "true"]).env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
+    _ = call.output().exits(125).says(&["out of luck"]);
+    leftovers::assert_none(&home);
+}
+
+/// Makes this state directory's bundle its own, so that damage stays here.
+fn own_bundle(home: &Home) -> std::path::PathBuf {
+    for name in ["bundles", "kernels", "bases"] {
+        let link = home.path().join(name);
+        let target = fs::canonicalize(&link).unwrap();
+        fs::remove_file(&link).unwrap();
+        let copied = Command::new("cp").arg("-r").args([&target, &link]).status().unwrap();
+        assert!(copied.success());
+    }
+    let current = fs::read_to_string(home.path().join("bundles/current")).unwrap();
+    home.path().join("bundles").join(current.trim())
+}
+
+fn truncate(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    let length = path.metadata().unwrap().len();
+    fs::File::options().write(true).open(path).unwrap().set_len(length / 2).unwrap();
+}
+
+#[test]
+fn a_truncated_bundle_is_made_anew_and_never_booted() {
+    let home = Home::new();
+    let bundle = own_bundle(&home);
+    truncate(&bundle.join("kernel"));
+    let doctor = home.cellule(["doctor"]).output();
+    assert!(doctor.out().contains("kernel has"), "{}", doctor.out());
+    _ = home.run(["--quiet", "base", "true"]).output().exits(0);
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_full_disk_is_named_and_nothing_half_made_stays() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can mount a small disk; the same tests run as root too.
+        return;
+    }
+    let home = Home::new();
+    let images = home.path().join("images");
+    fs::create_dir(&images).unwrap();
+    let mount =
+        |words: &[&str]| assert!(Command::new("mount").args(words).arg(&images).status().unwrap().success());
+    mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+    let outcome = home.run(["base", "true"]).output();
+    let used = Command::new("du").arg("-sk").arg(&images).output().unwrap();
+    assert!(Command::new("umount").arg(&images).status().unwrap().success());
+    _ = outcome.exits(125).says(&["no space left", "image prune"]);
+    let used = String::from_utf8(used.stdout).unwrap();
+    let kib: u64 = used.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(kib < 64, "{kib} KiB of something half made stay");
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_named() {
+    let home = Home::empty();
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let call = home.run(["base", "true"]).env("CELLULE_HOME", file.join("home"));
+    _ = call.output().exits(125).says(&["file/home"]);
+    _ = home.run(["base", "true"]).env("CELLULE_HOME", "relative").output().exits(125).says(&["absolute"]);
+}
+
+#[test]
+fn four_at_a_time_do_not_disturb_each_other() {
+    let home = Home::new();
+    let running: Vec<_> = (0..4)
+        .map(|n| home.run(["--quiet", "base", "sh", "-c", &format!("echo {n}; exit {n}")]).start())
+        .collect();
+    for (n, running) in running.into_iter().enumerate() {
+        let outcome = running.wait().exits(i32::try_from(n).unwrap());
+        assert_eq!(outcome.out(), format!("{n}\n"));
+    }
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_path_with_spaces_and_a_long_one_serve_as_state_directory() {
+    let home = Home::new();
+    let long = home.path().join("a directory with spaces").join("x".repeat(150));
+    fs::create_dir_all(&long).unwrap();
+    for name in ["bundles", "kernels", "bases"] {
+        std::os::unix::fs::symlink(fs::canonicalize(home.path().join(name)).unwrap(), long.join(name))
+            .unwrap();
+    }
+    assert!(binary().exists());
+    _ = home.run(["--quiet", "base", "true"]).env("CELLULE_HOME", &long).output().exits(0);
+}

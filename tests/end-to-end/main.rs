@@ -1,0 +1,45 @@
+//! End to end: a real guest for each test. What a test may use, and what gives it that, stands in the harness.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod exit_codes;
+mod faults;
+mod guest;
+mod images;
+mod options;
+mod python;
+mod registries;
+mod setup;
+mod signals;
+mod streams;
+mod time;
+
+use cellule_tests::{Home, leftovers};
+
+/// What standard error holds when nothing went wrong: the notice about emulation, which `--quiet` hides.
+#[test]
+fn a_command_runs_and_only_its_output_is_on_stdout() {
+    let home = Home::new();
+    let outcome = home.run(["base", "echo", "hello"]).output().exits(0).says(&["emulate"]);
+    assert_eq!(outcome.out(), "hello\n");
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn quiet_says_nothing_of_its_own() {
+    let home = Home::new();
+    let outcome = home.run(["--quiet", "base", "sh", "-c", "echo out; echo err >&2"]).output().exits(0);
+    assert_eq!((outcome.out().as_str(), outcome.err().as_str()), ("out\n", "err\n"));
+}
+
+#[test]
+fn verbose_tells_each_phase_with_its_time() {
+    let home = Home::new();
+    let outcome = home.run(["--verbose", "base", "true"]).output().exits(0);
+    let said = outcome.err();
+    for phase in ["image", "launch", "agent", "command"] {
+        assert!(
+            said.lines().any(|line| line.contains(phase) && line.contains(" ms") || line.contains(" s")),
+            "{phase} in\n{said}"
+        );
+    }
+}
