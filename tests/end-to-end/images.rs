@@ -170,9 +170,9 @@ fn a_layer_that_was_altered_or_cut_is_refused() {
         let mut bytes = fs::read(&largest).unwrap();
         let middle = bytes.len() / 2;
         if cut {
-            bytes.truncate(middle)
+            bytes.truncate(middle);
         } else {
-            bytes[middle] ^= 1
+            bytes[middle] ^= 1;
         }
         fs::write(&largest, bytes).unwrap();
         _ = home.run([source(&dir)]).output().exits(125).says(&["layer 1"]);

@@ -16,7 +16,7 @@ impl Load {
             let go_on = Arc::clone(&go_on);
             std::thread::spawn(move || {
                 while go_on.load(Ordering::Relaxed) {
-                    std::hint::spin_loop()
+                    std::hint::spin_loop();
                 }
             });
         }

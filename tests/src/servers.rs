@@ -1,5 +1,6 @@
 //! Servers on loopback: Debian's registry, and one that misbehaves in a given way.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -111,7 +112,9 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour) {
         let written = match behaviour(path) {
             Answer::Reply(status, headers, body) => {
                 let mut head = format!("HTTP/1.1 {status} -\r\nContent-Length: {}\r\n", body.len());
-                headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+                for (name, value) in &headers {
+                    _ = write!(head, "{name}: {value}\r\n");
+                }
                 head.push_str("\r\n");
                 let body = if request.starts_with("HEAD") { Vec::new() } else { body };
                 stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body))

@@ -150,16 +150,12 @@ fn signal_name(signal: i32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cellule_protocol::client::Usage;
+
     use super::*;
 
     fn ended(exit: Exit) -> ExitStatus {
-        ExitStatus {
-            exit,
-            core_dumped: false,
-            timed_out: false,
-            oom_killed: false,
-            usage: Default::default(),
-        }
+        ExitStatus { exit, core_dumped: false, timed_out: false, oom_killed: false, usage: Usage::default() }
     }
 
     #[test]

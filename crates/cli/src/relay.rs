@@ -62,16 +62,17 @@ fn read_input() -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         loop {
             let mut chunk = vec![0; CHUNK];
-            let read = match io::Read::read(&mut file, &mut chunk) {
+            let message = match io::Read::read(&mut file, &mut chunk) {
+                Ok(0) => return,
+                Ok(read) => {
+                    chunk.truncate(read);
+                    Ok(chunk)
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other,
+                Err(error) => Err(error),
             };
-            let last = !matches!(read, Ok(1..));
-            let message = read.map(|read| {
-                chunk.truncate(read);
-                chunk
-            });
-            if (last && message.is_ok()) || sender.blocking_send(message).is_err() || last {
+            let failed = message.is_err();
+            if sender.blocking_send(message).is_err() || failed {
                 return;
             }
         }

@@ -23,7 +23,9 @@ pub(crate) fn render<const N: usize>(header: [&str; N], rows: &[[String; N]]) ->
         text.push('\n');
     };
     line(header);
-    rows.iter().for_each(|row| line(row.each_ref().map(String::as_str)));
+    for row in &rows {
+        line(row.each_ref().map(String::as_str));
+    }
     text
 }
 

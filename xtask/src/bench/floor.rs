@@ -194,7 +194,9 @@ fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     let mut entry = |name: &str, mode: u32, content: &[u8]| {
         let fields = [1, mode as usize, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
         bytes.extend(b"070701");
-        fields.iter().for_each(|field| bytes.extend(format!("{field:08X}").bytes()));
+        for field in fields {
+            bytes.extend(format!("{field:08X}").bytes());
+        }
         bytes.extend(name.bytes());
         bytes.push(0);
         bytes.resize(bytes.len().next_multiple_of(4), 0);

@@ -1,5 +1,6 @@
 //! `cellule doctor`: what this host offers, what is missing, and what helps.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -113,7 +114,7 @@ fn render(findings: &[Finding]) -> String {
     let mut text = table::render(["WHAT", "STANDING", "NEEDED", "FOUND"], &rows);
     for finding in findings {
         if let Some(remedy) = &finding.remedy {
-            text.push_str(&format!("\n{}: {remedy}", finding.name));
+            _ = write!(text, "\n{}: {remedy}", finding.name);
         }
     }
     if findings.iter().any(|finding| finding.remedy.is_some()) {

@@ -1,5 +1,6 @@
 //! `cellule image …`: what is done with images besides getting and running them.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -45,7 +46,7 @@ pub(crate) enum Command {
     },
     /// Make an image of a root filesystem: a tar, a directory, or `-` for a tar on standard input
     Import {
-        /// Set one of the image's settings, written as in a Dockerfile: 'CMD ["/bin/sh"]'
+        /// Set one of the image's settings, written as in a Dockerfile: `CMD ["/bin/sh"]`
         #[arg(short, long, value_name = "INSTRUCTION")]
         change: Vec<String>,
         #[command(flatten)]
@@ -119,10 +120,10 @@ fn prune(images: &Store, all: bool, dry_run: bool) -> Result<(), Failure> {
     let mut text = String::new();
     for (id, names) in &pruned.images {
         let names = names.iter().map(|name| format!(" {name}")).collect::<String>();
-        text.push_str(&format!("{verb} {id}{names}\n"));
+        _ = writeln!(text, "{verb} {id}{names}");
     }
     let freed = if dry_run { "would free" } else { "freed" };
-    text.push_str(&format!("{freed} {}\n", show_size(pruned.bytes())));
+    _ = writeln!(text, "{freed} {}", show_size(pruned.bytes()));
     crate::answer(&text)
 }
 
@@ -159,12 +160,11 @@ fn import(
 }
 
 fn load(images: &Store, input: Option<PathBuf>, get: &GetOptions) -> Result<(), Failure> {
-    let from = match &input {
-        Some(path) => LoadFrom::File(path.clone()),
-        None => {
-            refuse_terminal("an archive")?;
-            LoadFrom::Reader(Box::new(std::io::stdin()))
-        }
+    let from = if let Some(path) = &input {
+        LoadFrom::File(path.clone())
+    } else {
+        refuse_terminal("an archive")?;
+        LoadFrom::Reader(Box::new(std::io::stdin()))
     };
     let watch = Arc::new(Watch::new(false));
     let options = get.options(&watch);

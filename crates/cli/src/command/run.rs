@@ -26,6 +26,7 @@ slower, and the boundary is QEMU's emulator, not the processor\n";
 
 /// Run a command in a new microVM made from an image
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[command(override_usage = "cellule run [OPTIONS] IMAGE [COMMAND [ARG...]]")]
 pub(crate) struct Arguments {
     /// The image, then the command and its arguments. An image is a registry's reference, oci:DIR[:TAG],
