@@ -29,11 +29,11 @@ slower, and the boundary is QEMU's emulator, not the processor\n";
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[command(override_usage = "cellule run [OPTIONS] IMAGE [COMMAND [ARG...]]")]
 pub(crate) struct Arguments {
-    /// The image, then the command and its arguments. An image is a registry's reference, oci:DIR[:TAG],
+    /// The image; the command and its arguments follow it. An image is a registry's reference, oci:DIR[:TAG],
     /// docker-archive:FILE, a path of a root filesystem's tar or directory, or the built-in `base`
     #[arg(
         required = true,
-        value_name = "IMAGE [COMMAND",
+        value_name = "IMAGE",
         trailing_var_arg = true,
         allow_hyphen_values = true
     )]
