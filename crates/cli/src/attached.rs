@@ -143,8 +143,8 @@ fn by_signal(signal: i32) -> u8 {
 
 fn signal_name(signal: i32) -> String {
     match rustix::process::Signal::from_named_raw(signal) {
-        // Its name is what it shows for debugging, in quotes.
-        Some(signal) => format!("{signal:?}").trim_matches('"').to_owned(),
+        // What it shows for debugging is `Signal::KILL`.
+        Some(signal) => format!("{signal:?}").trim_matches('"').replace("Signal::", "SIG"),
         None => format!("signal {signal}"),
     }
 }

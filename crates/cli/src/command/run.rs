@@ -31,12 +31,7 @@ slower, and the boundary is QEMU's emulator, not the processor\n";
 pub(crate) struct Arguments {
     /// The image; the command and its arguments follow it. An image is a registry's reference, oci:DIR[:TAG],
     /// docker-archive:FILE, a path of a root filesystem's tar or directory, or the built-in `base`
-    #[arg(
-        required = true,
-        value_name = "IMAGE",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(required = true, value_name = "IMAGE", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
     /// Set a variable; NAME alone takes the value that it has here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
