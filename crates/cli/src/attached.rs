@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cellule_protocol::client::{Exec, ExecError, ExecSpec, Exit, ExitStatus, StartFailure, StartFailureKind};
+use cellule_protocol::client::{
+    CallError, Exec, ExecError, ExecSpec, Exit, ExitStatus, StartFailure, StartFailureKind,
+};
 use cellule_supervisor::Sandbox;
 
 use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND, TIMED_OUT};
@@ -14,6 +16,9 @@ use crate::sandbox_failure;
 
 /// Beyond a program's own time limit, which its guest keeps, how long its end may take to be heard of.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long the last output of a program whose guest is lost may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Waits for the guest, runs the program, and gives the exit code that stands for how it ended.
 pub(crate) async fn run(
@@ -44,7 +49,10 @@ pub(crate) async fn run(
     let exec = match started {
         Ok(exec) => exec,
         Err(ExecError::Failed(failure)) => return Err(not_started(&program, &failure)),
-        Err(ExecError::Call(_)) => return Err(sandbox_failure::failure(&sandbox.cause().await)),
+        Err(ExecError::Call(CallError::Lost(_))) => {
+            return Err(sandbox_failure::failure(&sandbox.cause().await));
+        }
+        Err(ExecError::Call(error)) => return Err(Failure::because("cannot run the command", &error)),
         Err(error @ ExecError::TooMany { .. }) => {
             return Err(Failure::because("cannot run the command", &error));
         }
@@ -59,12 +67,22 @@ pub(crate) async fn run(
         ended = report.step("command", within(timeout, process.wait())) => ended,
         signal = relay::pass_on(signals, signaller) => return Err(died_of(signal)),
     };
-    if let Some(stdin) = stdin {
-        stdin.abort();
-    }
+    let input = match stdin {
+        Some(stdin) if stdin.is_finished() => stdin.await.ok(),
+        Some(stdin) => {
+            stdin.abort();
+            None
+        }
+        None => None,
+    };
     let status = match ended {
         Some(Ok(status)) => status,
-        Some(Err(_)) => return Err(sandbox_failure::failure(&sandbox.cause().await)),
+        Some(Err(_)) => {
+            let cause = sandbox.cause().await;
+            // What came before the end is worth seeing.
+            _ = tokio::time::timeout(LAST_WORDS, async { tokio::join!(stdout, stderr) }).await;
+            return Err(sandbox_failure::failure(&cause));
+        }
         None => return Err(too_late(timeout)),
     };
     // What it wrote before its end is still to come; how fast, our own readers decide.
@@ -75,13 +93,17 @@ pub(crate) async fn run(
         }
         signal = signals.next() => return Err(died_of(signal)),
     }
+    if let Some(Err(error)) = input {
+        // The program took it for the end of its input, so its own verdict means little.
+        return Err(Failure::because("cannot read standard input", &error));
+    }
     exit_code(status, timeout, quiet)
 }
 
 /// Waits no longer than the guest should take to keep a limit.
 async fn within<T>(limit: Option<Duration>, wait: impl Future<Output = T>) -> Option<T> {
     match limit {
-        Some(limit) => tokio::time::timeout(limit + GRACE, wait).await.ok(),
+        Some(limit) => tokio::time::timeout(limit.saturating_add(GRACE), wait).await.ok(),
         None => Some(wait.await),
     }
 }

@@ -8,43 +8,64 @@ use crate::failure::Failure;
 
 /// An environment file larger than this is a mistake.
 const FILE_BYTES: u64 = 1 << 20;
+/// Where programs are looked up in an image that does not say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Merges the image's variables, those of the files in their order, and those given one by one. The later wins; the
-/// place in the list is that of the first.
-pub(crate) fn merge(
-    image: &[String],
-    files: &[impl AsRef<Path>],
-    given: &[String],
-) -> Result<Vec<String>, Failure> {
-    let mut merged: Vec<String> = Vec::new();
-    let mut set = |variable: String| {
-        let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
-        match merged.iter_mut().find(|present| name(present) == name(&variable)) {
-            Some(present) => *present = variable,
-            None => merged.push(variable),
-        }
-    };
-    // An entry of an image without a value is an empty variable.
-    image
-        .iter()
-        .filter(|v| !v.starts_with('='))
-        .for_each(|v| set(if v.contains('=') { v.clone() } else { format!("{v}=") }));
+/// The variables of the files in their order and then those given one by one, each as `NAME=VALUE`.
+///
+/// The files are read here and only here: one may be a pipe.
+pub(crate) fn read(files: &[impl AsRef<Path>], given: &[String]) -> Result<Variables, Failure> {
+    let mut variables = Variables::default();
     for file in files {
-        read_file(file.as_ref())?.into_iter().for_each(&mut set);
+        variables.set.extend(read_file(file.as_ref())?);
     }
-    for variable in given {
-        if let Some(variable) =
-            resolve(variable).map_err(|why| Failure::new(format!("--env {variable:?}: {why}")))?
-        {
-            set(variable);
+    for text in given {
+        match resolve(text).map_err(|why| Failure::new(format!("--env {text:?}: {why}")))? {
+            Some(variable) => variables.set.push(variable),
+            // By Docker's rule a name without a value here takes the image's variable away.
+            None => variables.unset.push(text.clone()),
         }
     }
-    Ok(merged)
+    Ok(variables)
+}
+
+/// What the user gave.
+#[derive(Debug, Default)]
+pub(crate) struct Variables {
+    set: Vec<String>,
+    unset: Vec<String>,
+}
+
+impl Variables {
+    /// Merges the image's variables and these. The later wins; the place in the list is that of the first.
+    ///
+    /// `PATH` and `HOSTNAME` are added where nobody sets them, as programs expect them of a container.
+    pub(crate) fn merge(self, image: &[String], hostname: &str) -> Vec<String> {
+        let defaults = [format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
+        // An entry of an image without a value is an empty variable.
+        let image = image
+            .iter()
+            .filter(|variable| !variable.starts_with('='))
+            .map(|variable| if variable.contains('=') { variable.clone() } else { format!("{variable}=") });
+        let mut merged: Vec<String> = Vec::new();
+        for variable in defaults.into_iter().chain(image).chain(self.set) {
+            match merged.iter_mut().find(|present| name(present) == name(&variable)) {
+                Some(present) => *present = variable,
+                None => merged.push(variable),
+            }
+        }
+        merged.retain(|variable| !self.unset.iter().any(|unset| unset == name(variable)));
+        merged
+    }
+}
+
+fn name(variable: &str) -> &str {
+    variable.split('=').next().unwrap_or_default()
 }
 
 /// A variable as given: `NAME=VALUE`, or `NAME` alone for the value that it has here, if it has one.
 fn resolve(text: &str) -> Result<Option<String>, String> {
-    let name = text.split('=').next().unwrap_or_default();
+    let name = name(text);
     if name.is_empty() {
         return Err("a variable needs a name".to_owned());
     }
@@ -76,7 +97,7 @@ fn read_file(path: &Path) -> Result<Vec<String>, Failure> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let name = line.split('=').next().unwrap_or_default();
+        let name = name(line);
         if name.contains(char::is_whitespace) {
             return Err(failed(format!("line {}: the name {name:?} contains white space", number + 1)));
         }
@@ -95,18 +116,26 @@ mod tests {
         list.iter().map(|&s| s.to_owned()).collect()
     }
 
-    #[test]
-    fn the_later_value_wins_in_the_place_of_the_first() {
-        let merged =
-            merge(&strings(&["PATH=/bin", "A=1"]), &NO_FILES, &strings(&["A=2", "B=x=y", "PATH="])).unwrap();
-        assert_eq!(merged, strings(&["PATH=", "A=2", "B=x=y"]));
+    fn merged(image: &[&str], files: &[&Path], given: &[&str]) -> Vec<String> {
+        read(files, &strings(given)).unwrap().merge(&strings(image), "h")
     }
 
     #[test]
-    fn a_name_alone_takes_the_value_it_has_here_or_nothing() {
+    fn the_later_value_wins_in_the_place_of_the_first() {
+        let merged = merged(&["PATH=/bin", "A=1"], &[], &["A=2", "B=x=y", "PATH="]);
+        assert_eq!(merged, strings(&["PATH=", "HOSTNAME=h", "A=2", "B=x=y"]));
+    }
+
+    #[test]
+    fn path_and_hostname_are_there_unless_somebody_sets_them() {
+        assert_eq!(merged(&[], &[], &[]), [format!("PATH={DEFAULT_PATH}"), "HOSTNAME=h".to_owned()]);
+    }
+
+    #[test]
+    fn a_name_alone_takes_the_value_it_has_here_or_takes_the_images_away() {
         let path = std::env::var("PATH").unwrap();
-        let merged = merge(&[], &NO_FILES, &strings(&["PATH", "CELLULE_TEST_SURELY_UNSET"])).unwrap();
-        assert_eq!(merged, [format!("PATH={path}")]);
+        let merged = merged(&["CELLULE_TEST_SURELY_UNSET=1"], &[], &["PATH", "CELLULE_TEST_SURELY_UNSET"]);
+        assert_eq!(merged, [format!("PATH={path}"), "HOSTNAME=h".to_owned()]);
     }
 
     #[test]
@@ -114,10 +143,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("env");
         std::fs::write(&file, "# comment\n\n  A=1 2 # not a comment\nB=\n").unwrap();
-        assert_eq!(
-            merge(&[], &[&file], &strings(&["B=3"])).unwrap(),
-            strings(&["A=1 2 # not a comment", "B=3"])
-        );
+        let merged = merged(&["PATH=/"], &[&file], &["B=3"]);
+        assert_eq!(merged, strings(&["PATH=/", "HOSTNAME=h", "A=1 2 # not a comment", "B=3"]));
     }
 
     #[test]
@@ -125,8 +152,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("env");
         std::fs::write(&file, "A=1\nB C=2\n").unwrap();
-        assert!(merge(&[], &[&file], &[]).unwrap_err().render().contains("line 2"));
-        assert!(merge(&[], &[dir.path().join("none")], &[]).unwrap_err().render().contains("none"));
-        assert!(merge(&[], &NO_FILES, &strings(&["=x"])).is_err());
+        assert!(read(&[&file], &[]).unwrap_err().render().contains("line 2"));
+        assert!(read(&[dir.path().join("none")], &[]).unwrap_err().render().contains("none"));
+        assert!(read(&NO_FILES, &strings(&["=x"])).is_err());
     }
 }

@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are what was asked for; anything else is a mistake in the words typed.
             _ = error.print();
+            if let Some(hint) = hint(&error) {
+                say(hint);
+            }
             return ExitCode::from(if error.use_stderr() { failure::OWN_FAILURE } else { 0 });
         }
     };
@@ -38,6 +41,23 @@ fn main() -> ExitCode {
             say(&failure.render());
             ExitCode::from(failure.exit_code())
         }
+    }
+}
+
+/// What helps those who type a word of Docker's that this version does not have.
+fn hint(error: &clap::Error) -> Option<&'static str> {
+    match error.get(clap::error::ContextKind::InvalidArg)? {
+        clap::error::ContextValue::String(word) => match word.as_str() {
+            "-t" | "--tty" => {
+                Some("cellule: a terminal (-t) is not in this version; -i passes standard input on\n")
+            }
+            "-d" | "--detach" => Some("cellule: detached runs (-d) are not in this version\n"),
+            "-p" | "-v" | "--publish" | "--volume" | "--network" => {
+                Some("cellule: networks, ports and volumes are not in this version\n")
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -47,13 +47,15 @@ pub(crate) fn compose(image: &ImageSettings, user: UserSettings) -> Result<Proce
         return Err(Failure::new("there is no command to run, and the image names none")
             .hint("put one behind the image: cellule run IMAGE COMMAND"));
     }
-    let working_dir = user.working_dir.unwrap_or_else(|| image.working_dir.clone());
+    // An empty option is one whose variable was not set: it must not make a root of the image's user.
+    let given = |option: Option<String>| option.filter(|text| !text.is_empty());
+    let working_dir = given(user.working_dir).unwrap_or_else(|| image.working_dir.clone());
     let working_dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir };
     if !working_dir.starts_with('/') {
         return Err(Failure::new(format!("the working directory {working_dir:?} is not an absolute path"))
             .hint("begin it with a slash: --workdir /app"));
     }
-    Ok(Process { argv, user: user.user.unwrap_or_else(|| image.user.clone()), working_dir })
+    Ok(Process { argv, user: given(user.user).unwrap_or_else(|| image.user.clone()), working_dir })
 }
 
 #[cfg(test)]
@@ -111,6 +113,8 @@ mod tests {
             UserSettings { user: Some("0:0".into()), working_dir: Some("/tmp".into()), ..Default::default() };
         let process = compose(&image(), user).unwrap();
         assert_eq!((process.user.as_str(), process.working_dir.as_str()), ("0:0", "/tmp"));
+        let empty = UserSettings { user: Some(String::new()), ..Default::default() };
+        assert_eq!(compose(&image(), empty).unwrap().user, "app");
         let relative = UserSettings { working_dir: Some("tmp".into()), ..Default::default() };
         assert!(compose(&image(), relative).is_err());
     }

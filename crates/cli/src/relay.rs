@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::task::Poll;
 
 use cellule_protocol::client::{Output, Signaller, Stdin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -82,43 +83,46 @@ fn read_input() -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
 
 /// The signals that a user, a terminal or a service manager sends to a command.
 #[derive(Debug)]
-pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-    quit: Signal,
-    user1: Signal,
-    user2: Signal,
-}
+pub(crate) struct Signals(Vec<(i32, Signal)>);
 
 /// The number of SIGINT.
 pub(crate) const INTERRUPT: i32 = 2;
 
 impl Signals {
-    /// From now on these signals come here and do nothing else.
+    /// From now on these signals come here and do nothing else. Those that are ignored, as under `nohup`, stay so.
     pub(crate) fn catch() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+        ];
+        let ignored = ignored();
+        let wanted = kinds.into_iter().filter(|kind| ignored & (1 << (kind.as_raw_value() - 1)) == 0);
+        Ok(Self(wanted.map(|kind| Ok((kind.as_raw_value(), signal(kind)?))).collect::<io::Result<_>>()?))
     }
 
     /// The number of the next one.
     pub(crate) async fn next(&mut self) -> i32 {
-        let kind = tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.hang_up.recv() => SignalKind::hangup(),
-            _ = self.quit.recv() => SignalKind::quit(),
-            _ = self.user1.recv() => SignalKind::user_defined1(),
-            _ = self.user2.recv() => SignalKind::user_defined2(),
-        };
-        kind.as_raw_value()
+        std::future::poll_fn(|cx| {
+            for (number, signal) in &mut self.0 {
+                if signal.poll_recv(cx).is_ready() {
+                    return Poll::Ready(*number);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
+}
+
+/// The signals that this process ignores, one bit each, the lowest for signal 1.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Passes signals on to the program. Returns at the second interrupt, which is meant for the sandbox itself.

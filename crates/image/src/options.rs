@@ -74,9 +74,9 @@ impl Default for Network {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(15),
-            stall: Duration::from_secs(30),
+            stall: Duration::from_secs(20),
             stall_bytes: 4 << 10,
-            attempts: 5,
+            attempts: 4,
             backoff: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
             parallel: 4,

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use cellule_protocol::client::{
-    CallError, ConnectError, Exec, ExecError, ExecSpec, Limits, Session, SupervisorClient,
-};
+use cellule_protocol::client::{ConnectError, Exec, ExecError, ExecSpec, Limits, Session, SupervisorClient};
 use cellule_protocol::supervisor::v1;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -138,7 +136,9 @@ impl Sandbox {
         };
         match tokio::time::timeout(SETTLE, last).await {
             Ok(Some(status)) => failed(status),
-            _ => self.gone().await,
+            Ok(None) => self.gone().await,
+            // The sandbox lives, and yet what was asked of it is lost.
+            Err(_) => SandboxError::Failed(Box::new(Failure::dropped())),
         }
     }
 
@@ -175,6 +175,8 @@ fn spawn(dir: &SandboxDir, program: &Path) -> io::Result<(Child, UnixStream)> {
     let log = File::create(dir.path().join(LOG))?;
     let mut command = std::process::Command::new(program);
     command
+        // What lists of processes show, whatever path it was started by.
+        .arg0("cellule")
         .arg("supervise")
         .arg(dir.path())
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -222,11 +224,4 @@ fn log_end(dir: &Path) -> String {
         Ok(bytes)
     };
     read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
-}
-
-/// So that callers need not know where the words of a call's failure come from.
-impl From<CallError> for SandboxError {
-    fn from(error: CallError) -> Self {
-        Self::Failed(Box::new(Failure::call(&error)))
-    }
 }

@@ -4,7 +4,7 @@
 //!  sandboxes/<id>/lock       locked by the processes that the sandbox belongs to, as long as one of them lives
 //!  sandboxes/<id>/spec.json  what it is made of, written whole
 //!  sandboxes/<id>/…          what the engine and the supervisor need while it runs
-//!  names/<name>              a symbolic link to the id, made atomically: the claim on a name
+//!  names/<name>              a symbolic link to the id: the claim on a name; changed under a lock of `names` itself
 //! ```
 //!
 //! The lock belongs to an open file that the starting process and the supervisor share. It is released when both are
@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -23,8 +24,8 @@ const LOCK: &str = "lock";
 const SPEC: &str = "spec.json";
 /// Far above any real document: a larger one is damage.
 const SPEC_BYTES: u64 = 1 << 20;
-/// How often a name is tried whose owner vanishes while we look.
-const CLAIM_ATTEMPTS: u32 = 16;
+/// How long to wait for whoever changes the names.
+const NAMES_WAIT: Duration = Duration::from_secs(10);
 
 /// Where a user's sandboxes are.
 #[derive(Debug, Clone)]
@@ -76,30 +77,16 @@ impl Sandboxes {
 
     /// Binds a name to an id, or says whose it is.
     fn claim(&self, name: &SandboxName, id: &SandboxId) -> Result<(), DirectoryError> {
+        let _names = lock_names(&self.names())?;
         let link = self.names().join(name.as_str());
-        for _ in 0..CLAIM_ATTEMPTS {
-            match symlink(id.as_str(), &link) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => return other.map_err(|source| write_error(&link, source)),
-            }
-            let Ok(owner) = fs::read_link(&link) else { continue };
+        if let Ok(owner) = fs::read_link(&link) {
             if self.is_alive(&owner) {
                 let owner = owner.display().to_string();
                 return Err(DirectoryError::NameTaken { name: name.clone(), owner });
             }
-            // Two that find the same dead claim may both remove it; renaming it away first makes one of them lose.
-            let grave = self.names().join(format!(".dead-{id}"));
-            if fs::rename(&link, &grave).is_ok() {
-                let still_dead = fs::read_link(&grave).is_ok_and(|now| now == owner);
-                if still_dead {
-                    _ = fs::remove_file(&grave);
-                } else {
-                    // Between our look and the rename somebody else took the name: it is theirs.
-                    _ = fs::rename(&grave, &link);
-                }
-            }
+            fs::remove_file(&link).map_err(|source| write_error(&link, source))?;
         }
-        Err(DirectoryError::NameTaken { name: name.clone(), owner: "another".to_owned() })
+        symlink(id.as_str(), &link).map_err(|source| write_error(&link, source))
     }
 
     fn is_alive(&self, id: &Path) -> bool {
@@ -115,30 +102,23 @@ impl Sandboxes {
     pub fn sweep(&self) -> Result<usize, DirectoryError> {
         let dir = self.sandboxes();
         let read = |source| DirectoryError::Read { path: dir.clone(), source };
-        let mut removed = 0;
+        let (mut removed, mut failed) = (0, None);
         for entry in fs::read_dir(&dir).map_err(read)? {
             let path = entry.map_err(read)?.path();
-            match try_lock(&path) {
-                Ok(None) => {}
-                Ok(Some(_lock)) => {
-                    remove(&path)?;
-                    removed += 1;
-                }
-                // Without a lock it is half made or half removed; its maker has it for an instant only.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && older_than_creation(&path) => {
-                    remove(&path)?;
-                    removed += 1;
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(DirectoryError::Read { path, source }),
+            // One that cannot be removed must not keep the others.
+            match sweep_one(&path) {
+                Ok(true) => removed += 1,
+                Ok(false) => {}
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
         self.sweep_names()?;
-        Ok(removed)
+        failed.map_or(Ok(removed), Err)
     }
 
     fn sweep_names(&self) -> Result<(), DirectoryError> {
         let dir = self.names();
+        let _names = lock_names(&dir)?;
         let read = |source| DirectoryError::Read { path: dir.clone(), source };
         for entry in fs::read_dir(&dir).map_err(read)? {
             let link = entry.map_err(read)?.path();
@@ -192,6 +172,7 @@ impl SandboxDir {
     /// Something in it cannot be removed.
     pub fn remove(self) -> Result<(), DirectoryError> {
         if let Some(name) = &self.name {
+            let _names = lock_names(&self.names)?;
             let link = self.names.join(name.as_str());
             // Only our own claim: the name may have been given away since.
             if fs::read_link(&link).is_ok_and(|id| Some(id.as_os_str()) == self.path.file_name()) {
@@ -275,13 +256,31 @@ fn private_dir(path: &Path, parents: bool) -> io::Result<()> {
 }
 
 fn new_lock(dir: &Path) -> Result<File, DirectoryError> {
-    let path = dir.join(LOCK);
+    let (path, temporary) = (dir.join(LOCK), dir.join(".lock"));
     let open = || -> io::Result<File> {
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        // Under its name only once it is held: a sweeper that sees it must not get it.
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        fs::rename(&temporary, &path)?;
         Ok(file)
     };
     open().map_err(|source| write_error(&path, source))
+}
+
+/// Locks the names against change, which takes nobody longer than a look at a few links.
+fn lock_names(dir: &Path) -> Result<File, DirectoryError> {
+    let failed = |source| DirectoryError::Read { path: dir.to_path_buf(), source };
+    let file = File::open(dir).map_err(failed)?;
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK && begun.elapsed() < NAMES_WAIT => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
 }
 
 /// The lock of a directory if nobody has it, `None` if somebody does.
@@ -294,9 +293,23 @@ fn try_lock(dir: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Removes a directory that is nobody's, and tells whether it was.
+fn sweep_one(path: &Path) -> Result<bool, DirectoryError> {
+    let dead = match try_lock(path) {
+        Ok(lock) => lock.map(Some),
+        // Without a lock it is half made or half removed; its maker has it so for an instant only.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => older_than_creation(path).then_some(None),
+        Err(source) => return Err(DirectoryError::Read { path: path.to_path_buf(), source }),
+    };
+    match dead {
+        Some(_lock) => remove(path).map(|()| true),
+        None => Ok(false),
+    }
+}
+
 /// Whether a directory without a lock has been so for longer than its maker needs to make one.
 fn older_than_creation(path: &Path) -> bool {
-    const CREATION: std::time::Duration = std::time::Duration::from_secs(5);
+    const CREATION: Duration = Duration::from_secs(5);
     let age = fs::metadata(path).and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
     age.is_some_and(|age| age > CREATION)
 }

@@ -18,6 +18,9 @@ use crate::status::{Failure, FailureKind, Phase};
 const BOOT: Duration = Duration::from_secs(120);
 /// How long the agent may take to answer one call.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How many steps of its boot a guest may tell, and how long its words may be.
+const GUEST_STEPS: usize = 64;
+const GUEST_WORDS: usize = 512;
 /// By which name the agent finds the disk with the image.
 const ROOTFS_SERIAL: &str = "rootfs";
 
@@ -53,16 +56,24 @@ pub(crate) async fn start(
         answer = session.handshake(Some(configuration(spec))) => answer,
         reason = machine.wait() => return Err(ended(&*machine, &reason)),
     };
-    let answer = answer.map_err(|error| Failure::call(&error).with_console(&machine.console()))?;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return Err(better_reason(&*machine, Failure::call(&error)).await),
+    };
     if let Some(failure) = unsound(&answer) {
         return Err(failure.with_console(&machine.console()));
     }
     done(phase("handshake", begun), None);
-    for step in &answer.boot_steps {
+    for step in answer.boot_steps.iter().take(GUEST_STEPS) {
         let took = Duration::from_micros(step.took_us);
-        done(Phase { name: step.name.clone(), took, in_guest: true }, None);
+        done(Phase { name: cut(&step.name), took, in_guest: true }, None);
     }
     Ok(Started { machine, session })
+}
+
+/// The guest's words, cut to a bounded length.
+fn cut(text: &str) -> String {
+    text.chars().take(GUEST_WORDS).collect()
 }
 
 fn phase(name: &str, begun: Instant) -> Phase {
@@ -116,7 +127,7 @@ async fn session(machine: &dyn Machine) -> Result<Session, Failure> {
 
 /// A stream that breaks is often the first sign of a machine that ends; its own reason follows at once.
 pub(crate) async fn better_reason(machine: &dyn Machine, failure: Failure) -> Failure {
-    const SETTLE: Duration = Duration::from_millis(500);
+    const SETTLE: Duration = Duration::from_secs(3);
     match tokio::time::timeout(SETTLE, machine.wait()).await {
         Ok(reason) => ended(machine, &reason),
         Err(_) => failure.with_console(&machine.console()),
@@ -153,6 +164,6 @@ fn unsound(answer: &v1::HandshakeResponse) -> Option<Failure> {
         return None;
     }
     let mut failure = Failure::new(FailureKind::GuestUnsound, "the guest could not be prepared", None);
-    failure.causes = answer.problems.iter().take(8).map(|problem| problem.message.clone()).collect();
+    failure.causes = answer.problems.iter().take(8).map(|problem| cut(&problem.message)).collect();
     Some(failure)
 }

@@ -21,7 +21,7 @@ use crate::status::{Failure, Status};
 /// How long a machine that was told to end may take before it is given up. It is killed, so this is for a host in need.
 const END: Duration = Duration::from_secs(10);
 /// How long the owner may take to read the last status.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(15);
 
 /// What a connection asks of the owner of the state.
 #[derive(Debug)]

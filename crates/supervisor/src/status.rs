@@ -124,6 +124,11 @@ impl Failure {
         Self::new(FailureKind::AgentSilent, "the guest's agent is gone", Some(lost))
     }
 
+    /// An agent that lives and has forgotten what it was doing.
+    pub(crate) fn dropped() -> Self {
+        Self::new(FailureKind::AgentSilent, "the guest's agent dropped the command", None)
+    }
+
     /// An agent that did not answer a call.
     pub(crate) fn call(error: &CallError) -> Self {
         Self::new(FailureKind::AgentSilent, "the guest's agent did not do what it was asked", Some(error))

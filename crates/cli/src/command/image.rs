@@ -1,9 +1,10 @@
 //! `cellule image …`: what is done with images besides getting and running them.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -148,7 +149,7 @@ fn import(
         path => match path.parse() {
             Ok(Source::Tar(path)) => ImportFrom::Tar(path),
             Ok(Source::Directory(path)) => ImportFrom::Directory(path),
-            _ if std::path::Path::new(path).is_dir() => ImportFrom::Directory(path.into()),
+            _ if Path::new(path).is_dir() => ImportFrom::Directory(path.into()),
             _ => ImportFrom::Tar(path.into()),
         },
     };
@@ -198,16 +199,19 @@ fn save(images: &Store, output: Option<PathBuf>, names: &[String]) -> Result<(),
         images.save(names, &mut out).map_err(failed)?;
         return out.flush().map_err(|error| Failure::because("cannot write standard output", &error));
     };
+    let cannot = |error| Failure::because(format!("cannot write {}", path.display()), &error);
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        // A pipe or a device is written to, not replaced.
+        let mut out = File::options().write(true).open(&path).map_err(cannot)?;
+        return images.save(names, &mut out).map_err(failed);
+    }
     // Written whole or not at all, as a file that is there is somebody's.
-    let mut temporary = path.clone().into_os_string();
-    temporary.push(".part");
-    let temporary = PathBuf::from(temporary);
-    let write = || -> Result<(), Failure> {
-        let cannot = |error| Failure::because(format!("cannot write {}", path.display()), &error);
-        let mut file = File::create(&temporary).map_err(cannot)?;
-        images.save(names, &mut file).map_err(failed)?;
-        file.sync_all().map_err(cannot)?;
-        std::fs::rename(&temporary, &path).map_err(cannot)
-    };
-    write().inspect_err(|_| _ = std::fs::remove_file(&temporary))
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(dir)
+        .map_err(cannot)?;
+    images.save(names, &mut file).map_err(failed)?;
+    file.as_file().sync_all().map_err(cannot)?;
+    file.persist(&path).map(drop).map_err(|error| cannot(error.error))
 }

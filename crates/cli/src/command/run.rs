@@ -12,6 +12,7 @@ use cellule_protocol::client::ExecSpec;
 use cellule_supervisor::{FORMAT, Sandbox, SandboxId, SandboxName, SandboxSpec, Sandboxes, Tmpfs};
 
 use crate::attached::{self, died_of};
+use crate::environment::Variables;
 use crate::failure::Failure;
 use crate::process::{self, ImageSettings, UserSettings};
 use crate::relay::Signals;
@@ -21,7 +22,7 @@ use crate::watch::Watch;
 use crate::{environment, home, quantity, sandbox_failure, setup, store};
 
 /// Said where the engine emulates the processor, unless `--quiet` is given.
-const EMULATED: &str = "cellule: there is no usable KVM, so this host emulates the CPU: programs run many times \
+const EMULATED: &str = "cellule: this version's engine is QEMU, which emulates the CPU: programs run many times \
 slower, and the boundary is QEMU's emulator, not the processor\n";
 
 /// Run a command in a new microVM made from an image
@@ -31,7 +32,7 @@ slower, and the boundary is QEMU's emulator, not the processor\n";
 pub(crate) struct Arguments {
     /// The image; the command and its arguments follow it. An image is a registry's reference, oci:DIR[:TAG],
     /// docker-archive:FILE, a path of a root filesystem's tar or directory, or the built-in `base`
-    #[arg(required = true, value_name = "IMAGE", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, value_name = "IMAGE", trailing_var_arg = true)]
     words: Vec<String>,
     /// Set a variable; NAME alone takes the value that it has here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
@@ -111,10 +112,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 async fn run_attached(arguments: Arguments) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch().map_err(|error| Failure::because("cannot catch signals", &error))?;
     let report = Report::new(arguments.verbose);
-    check(&arguments)?;
+    let variables = check(&arguments)?;
     let watch = Arc::new(Watch::new(arguments.quiet));
     let prepared = tokio::select! {
-        prepared = prepare(&arguments, &watch, &report) => prepared,
+        prepared = prepare(&arguments, variables, &watch, &report) => prepared,
         signal = signals.next() => Err(died_of(signal)),
     };
     watch.clear();
@@ -123,9 +124,11 @@ async fn run_attached(arguments: Arguments) -> Result<ExitCode, Failure> {
         crate::say(EMULATED);
     }
 
-    let program =
-        std::env::current_exe().map_err(|error| Failure::because("cannot find this program", &error))?;
-    let started = Sandbox::start(&sandboxes, &spec, &program).await;
+    let started = tokio::select! {
+        // This very program, whatever lies at its path by now.
+        started = Sandbox::start(&sandboxes, &spec, Path::new("/proc/self/exe")) => started,
+        signal = signals.next() => return Err(died_of(signal)),
+    };
     let mut sandbox = started.map_err(|error| sandbox_failure::failure(&error))?;
     let outcome = attached::run(&mut sandbox, exec, &mut signals, &report, arguments.quiet).await;
     let ended = report.step("clean-up", sandbox.end()).await;
@@ -137,8 +140,8 @@ async fn run_attached(arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Refuses what cannot be, before anything is made or fetched.
-fn check(arguments: &Arguments) -> Result<(), Failure> {
+/// Refuses what cannot be, before anything is made or fetched. Gives the variables that the user set.
+fn check(arguments: &Arguments) -> Result<Variables, Failure> {
     let refused = |error: ConfigError| {
         let failure = Failure::because("the machine cannot be as asked", &error);
         match error {
@@ -151,7 +154,7 @@ fn check(arguments: &Arguments) -> Result<(), Failure> {
     CpuCount::new(arguments.cpus).map_err(refused)?;
     MemorySize::from_mib(arguments.memory_mib()).map_err(refused)?;
     arguments.tmpfs.iter().try_for_each(|text| parse_tmpfs(text).map(drop))?;
-    if let Some(dir) = arguments.workdir.as_deref().filter(|dir| !dir.starts_with('/')) {
+    if let Some(dir) = arguments.workdir.as_deref().filter(|dir| !dir.is_empty() && !dir.starts_with('/')) {
         return Err(Failure::new(format!("--workdir {dir}: it must begin with a slash")));
     }
     if let Some(name) = arguments.hostname.as_deref().filter(|name| !is_hostname(name)) {
@@ -159,8 +162,7 @@ fn check(arguments: &Arguments) -> Result<(), Failure> {
             "--hostname {name:?}: 1 to 63 letters, digits, dots and hyphens are a name"
         )));
     }
-    // Its mistakes are found now; its values are merged with the image's later.
-    environment::merge(&[], &arguments.env_file, &arguments.env).map(drop)
+    environment::read(&arguments.env_file, &arguments.env)
 }
 
 fn is_hostname(name: &str) -> bool {
@@ -195,7 +197,12 @@ struct Prepared {
     image: Image,
 }
 
-async fn prepare(arguments: &Arguments, watch: &Arc<Watch>, report: &Report) -> Result<Prepared, Failure> {
+async fn prepare(
+    arguments: &Arguments,
+    variables: Variables,
+    watch: &Arc<Watch>,
+    report: &Report,
+) -> Result<Prepared, Failure> {
     let home = home::locate()?;
     let sandboxes = Sandboxes::open(&home).map_err(|error| sandbox_failure::directory(&error))?;
     // What others left is no reason not to run.
@@ -220,7 +227,9 @@ async fn prepare(arguments: &Arguments, watch: &Arc<Watch>, report: &Report) -> 
         working_dir: arguments.workdir.clone(),
     };
     let process = process::compose(&settings, user)?;
-    let env = environment::merge(&config.env, &arguments.env_file, &arguments.env)?;
+    let id = SandboxId::random().map_err(|error| Failure::because("cannot draw an id", &error))?;
+    let hostname = arguments.hostname.clone().unwrap_or_else(|| id.to_string());
+    let env = variables.merge(&config.env, &hostname);
     let exec = ExecSpec {
         argv: process.argv.into_iter().map(String::into_bytes).collect(),
         env: env.into_iter().map(String::into_bytes).collect(),
@@ -231,7 +240,6 @@ async fn prepare(arguments: &Arguments, watch: &Arc<Watch>, report: &Report) -> 
         stdin: arguments.interactive,
         timeout: arguments.timeout,
     };
-    let id = SandboxId::random().map_err(|error| Failure::because("cannot draw an id", &error))?;
     let spec = SandboxSpec {
         format: FORMAT,
         name: arguments.name.clone(),
@@ -243,7 +251,7 @@ async fn prepare(arguments: &Arguments, watch: &Arc<Watch>, report: &Report) -> 
         kernel: bundle.kernel_path.clone(),
         initramfs: bundle.initramfs_path.clone(),
         rootfs: image.rootfs.path.clone(),
-        hostname: arguments.hostname.clone().unwrap_or_else(|| id.to_string()),
+        hostname,
         read_only: arguments.read_only,
         tmpfs: arguments.tmpfs.iter().map(|text| parse_tmpfs(text)).collect::<Result<_, _>>()?,
         id,
