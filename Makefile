@@ -18,7 +18,7 @@ build: ## Build target/release/cellule
 
 run: build ## Run a command in a microVM, and show how long each step took
 	@scripts/install-dependencies run
-	@scripts/run-demo $(BINARY) $(RUN_HOME)
+	@scripts/run-demo "$(BINARY)" "$(RUN_HOME)"
 
 test: ## Run all checks and tests: format, lints, units, engine contract, end to end
 	@scripts/install-dependencies build run test

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use cellule_tests::{Home, binary, eventually, leftovers};
+use cellule_tests::{HANG, Home, binary, eventually, leftovers};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn kill(pid: u32) {
@@ -26,7 +26,7 @@ fn a_killed_run_leaves_nothing() {
     let (supervisor, engine) = leftovers::running(&home);
     running.signal(Signal::KILL);
     _ = running.wait();
-    eventually("supervisor and engine are gone", Duration::from_secs(2), || {
+    eventually("supervisor and engine are gone", Duration::from_secs(20), || {
         !alive(supervisor) && !alive(engine)
     });
     leftovers::assert_none(&home);
@@ -47,10 +47,7 @@ fn a_killed_engine_is_an_error_that_names_it_and_leaves_nothing() {
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
     let (_, engine) = leftovers::running(&home);
     kill(engine);
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(said.contains("engine") && said.contains("SIGKILL"), "{said}");
+    _ = child.collect(HANG).wait().exits(125).says(&["engine", "SIGKILL"]);
     leftovers::assert_none(&home);
 }
 
@@ -75,7 +72,7 @@ fn when_all_are_killed_the_next_command_cleans_up() {
     running.signal(Signal::KILL);
     _ = running.wait();
     kill(supervisor);
-    eventually("the engine is gone", Duration::from_secs(2), || !alive(engine));
+    eventually("the engine is gone", Duration::from_secs(20), || !alive(engine));
     assert_eq!(leftovers::sandboxes(&home).len(), 1, "somebody cleaned up already");
     _ = home.run(["--quiet", "base", "true"]).output().exits(0);
     leftovers::assert_none(&home);
@@ -103,13 +100,7 @@ fn a_qemu_that_fails_is_an_error_with_its_words() {
 
 /// Makes this state directory's bundle its own, so that damage stays here.
 fn own_bundle(home: &Home) -> std::path::PathBuf {
-    for name in ["bundles", "kernels", "bases"] {
-        let link = home.path().join(name);
-        let target = fs::canonicalize(&link).unwrap();
-        fs::remove_file(&link).unwrap();
-        let copied = Command::new("cp").arg("-r").args([&target, &link]).status().unwrap();
-        assert!(copied.success());
-    }
+    home.copy(&["bundles", "kernels", "bases"]);
     let current = fs::read_to_string(home.path().join("bundles/current")).unwrap();
     home.path().join("bundles").join(current.trim())
 }

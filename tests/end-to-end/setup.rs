@@ -1,9 +1,8 @@
 //! The set-up as a new user meets it: one file, copied alone; and what `doctor` says of the host.
 
 use std::fs;
-use std::process::Command;
 
-use cellule_tests::{Home, binary, leftovers};
+use cellule_tests::{HANG, Home, binary, leftovers};
 use serde_json::Value;
 
 #[test]
@@ -14,9 +13,8 @@ fn the_program_copied_alone_sets_itself_up_and_runs() {
     let program = alone.join("cellule");
     fs::copy(binary(), &program).unwrap();
     let call = |words: &[&str]| {
-        let output = Command::new(&program).args(words).env("CELLULE_HOME", home.path()).output().unwrap();
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        // Longer than others: it fetches a kernel.
+        home.program(&program, words).limit(3 * HANG).output().exits(0).out()
     };
     let first = call(&["setup"]);
     assert!(first.contains("kernel"), "{first}");
@@ -28,6 +26,8 @@ fn the_program_copied_alone_sets_itself_up_and_runs() {
 #[test]
 fn a_first_run_sets_up_by_itself_and_two_at_once_make_one_bundle() {
     let home = Home::empty();
+    // With what was fetched before, so that this needs no network.
+    home.copy(&["kernels", "bases"]);
     let start = || home.run(["--quiet", "base", "echo", "ready"]).start();
     let (one, other) = (start(), start());
     for running in [one, other] {

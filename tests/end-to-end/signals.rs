@@ -1,14 +1,14 @@
 //! Signals to `cellule run` reach the program in the guest.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Child;
+use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
-use cellule_tests::{Home, leftovers};
+use cellule_tests::{Home, Raw, leftovers};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A script that says when it is ready, and then waits.
-fn start(home: &Home, traps: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+fn start(home: &Home, traps: &str) -> (Raw, BufReader<ChildStdout>) {
     let script = format!("{traps}; echo ready; while :; do sleep 0.1; done");
     let mut child = home.run(["--quiet", "base", "sh", "-c", &script]).start_raw();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
@@ -18,7 +18,7 @@ fn start(home: &Home, traps: &str) -> (Child, BufReader<std::process::ChildStdou
     (child, lines)
 }
 
-fn wait(child: &mut Child) -> Option<i32> {
+fn wait(child: &mut Raw) -> Option<i32> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {

@@ -15,13 +15,16 @@ pub mod layout;
 pub mod leftovers;
 pub mod servers;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +54,8 @@ pub fn fixture(name: &str) -> PathBuf {
 #[derive(Debug)]
 pub struct Home {
     dir: TempDir,
+    /// The ids of all sandboxes ever seen here: a process may outlive its sandbox's directory.
+    seen: Mutex<BTreeSet<String>>,
 }
 
 impl Default for Home {
@@ -71,7 +76,21 @@ impl Home {
 
     /// A new one in which nothing was ever set up.
     pub fn empty() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("cellule-e2e-").tempdir().unwrap() }
+        let dir = tempfile::Builder::new().prefix("cellule-e2e-").tempdir().unwrap();
+        Self { dir, seen: Mutex::default() }
+    }
+
+    /// Makes these parts of the boot bundle's store its own, so that what changes them changes nobody else's.
+    pub fn copy(&self, parts: &[&str]) {
+        for part in parts {
+            let own = self.path().join(part);
+            if own.is_symlink() {
+                fs::remove_file(&own).unwrap();
+            }
+            let shared = fs::canonicalize(setting("CELLULE_TEST_HOME").join(part)).unwrap();
+            let copied = Command::new("cp").arg("-r").args([&shared, &own]).status();
+            assert!(copied.unwrap().success(), "{part} cannot be copied");
+        }
     }
 
     /// Where it is.
@@ -81,7 +100,12 @@ impl Home {
 
     /// A call of `cellule` with this state directory.
     pub fn cellule<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Call {
-        let mut command = Command::new(binary());
+        self.program(&binary(), arguments)
+    }
+
+    /// A call of another copy of `cellule` with this state directory.
+    pub fn program<S: AsRef<OsStr>>(&self, program: &Path, arguments: impl IntoIterator<Item = S>) -> Call {
+        let mut command = Command::new(program);
         // Only what a test sets: its user's own configuration must not decide what it sees.
         command.env_clear().env("CELLULE_HOME", self.path()).env("HOME", self.path());
         command
@@ -141,8 +165,18 @@ impl Call {
     }
 
     /// Starts it, its output for the caller to read. The caller waits for it.
-    pub fn start_raw(mut self) -> Child {
-        self.command.spawn().expect("cellule starts")
+    pub fn start_raw(mut self) -> Raw {
+        let started = Instant::now();
+        let child = self.command.spawn().expect("cellule starts");
+        let group = Pid::from_child(&child);
+        let (watchdog, ended) = mpsc::channel();
+        thread::spawn(move || {
+            if ended.recv_timeout(self.limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                _ = writeln!(std::io::stderr(), "killed, for it had not ended after {:?}", self.limit);
+                _ = kill_process_group(group, Signal::KILL);
+            }
+        });
+        Raw { child, started, _watchdog: watchdog }
     }
 
     /// Starts it.
@@ -150,12 +184,37 @@ impl Call {
         if self.stdin.is_some() {
             self.command.stdin(Stdio::piped());
         }
-        let started = Instant::now();
-        let mut child = self.command.spawn().expect("cellule starts");
-        if let (Some(bytes), Some(mut pipe)) = (self.stdin, child.stdin.take()) {
+        let (limit, bytes) = (self.limit, self.stdin.take());
+        // `Running::wait` keeps the limit and says what had been written by then; the watchdog is for the time before.
+        let mut child = self.limit(limit + HANG).start_raw();
+        if let Some(bytes) = bytes
+            && let Some(mut pipe) = child.stdin.take()
+        {
             // A program that does not read all of it is none of our business.
             thread::spawn(move || _ = pipe.write_all(&bytes));
         }
+        child.collect(limit)
+    }
+
+    /// Makes it and waits for its end.
+    pub fn output(self) -> Outcome {
+        self.start().wait()
+    }
+}
+
+/// A process whose output its caller reads. It is killed with its process group when it takes too long, so that no read
+/// lasts for ever, and when this value ends before it does.
+#[derive(Debug)]
+pub struct Raw {
+    child: Child,
+    started: Instant,
+    /// The watchdog watches until this end of its channel is gone.
+    _watchdog: mpsc::Sender<()>,
+}
+
+impl Raw {
+    /// Leaves the reading to threads of its own.
+    pub fn collect(mut self, limit: Duration) -> Running {
         let collect = |pipe: Option<Box<dyn std::io::Read + Send>>| {
             thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -165,24 +224,41 @@ impl Call {
                 bytes
             })
         };
-        let stdout = collect(child.stdout.take().map(|pipe| Box::new(pipe) as Box<_>));
-        let stderr = collect(child.stderr.take().map(|pipe| Box::new(pipe) as Box<_>));
-        Running { child, stdout, stderr, started, limit: self.limit }
+        let stdout = collect(self.stdout.take().map(|pipe| Box::new(pipe) as Box<_>));
+        let stderr = collect(self.stderr.take().map(|pipe| Box::new(pipe) as Box<_>));
+        Running { child: self, stdout, stderr, limit }
     }
+}
 
-    /// Makes it and waits for its end.
-    pub fn output(self) -> Outcome {
-        self.start().wait()
+impl Deref for Raw {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl DerefMut for Raw {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            _ = self.child.wait();
+        }
     }
 }
 
 /// A call on its way. Its process leads a process group of its own.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Raw,
     stdout: thread::JoinHandle<Vec<u8>>,
     stderr: thread::JoinHandle<Vec<u8>>,
-    started: Instant,
     limit: Duration,
 }
 
@@ -203,7 +279,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            if self.started.elapsed() > self.limit {
+            if self.child.started.elapsed() > self.limit {
                 _ = kill_process_group(self.pid(), Signal::KILL);
                 _ = self.child.wait();
                 let (out, err) = (self.stdout.join().unwrap(), self.stderr.join().unwrap());
@@ -212,7 +288,7 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let took = self.started.elapsed();
+        let took = self.child.started.elapsed();
         Outcome { status, stdout: self.stdout.join().unwrap(), stderr: self.stderr.join().unwrap(), took }
     }
 }

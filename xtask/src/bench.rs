@@ -118,3 +118,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     Ok(())
 }
+
+/// Writes so many bytes, in a thread of its own, to whoever gives them back.
+fn pour(mut to: impl std::io::Write + Send + 'static, total: u64) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let chunk = vec![7; 128 << 10];
+        let mut left = total;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
+            // A reader that hangs up is seen by whoever waits for the bytes.
+            if to.write_all(&chunk[..part]).is_err() {
+                return;
+            }
+            left -= part as u64;
+        }
+    })
+}

@@ -122,19 +122,9 @@ impl Floor {
         guest.expect(b'R')?;
         guest.port.write_all(b"e")?;
         let total = megabytes * 1_000_000;
-        let mut writing = guest.port.try_clone()?;
+        let writing = guest.port.try_clone()?;
         let begun = Instant::now();
-        let writer = std::thread::spawn(move || {
-            let chunk = vec![7; 128 << 10];
-            let mut left = total;
-            while left > 0 {
-                let part = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-                if writing.write_all(&chunk[..part]).is_err() {
-                    return;
-                }
-                left -= part as u64;
-            }
-        });
+        let writer = super::pour(writing, total);
         let mut chunk = vec![0; 128 << 10];
         let mut left = total;
         while left > 0 {

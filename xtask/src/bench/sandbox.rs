@@ -134,17 +134,7 @@ impl Bench {
         output.read_exact(&mut chunk[..1])?;
         let total = megabytes * 1_000_000;
         let begun = Instant::now();
-        let writer = std::thread::spawn(move || {
-            let chunk = vec![7; 128 << 10];
-            let mut left = total;
-            while left > 0 {
-                let part = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-                if input.write_all(&chunk[..part]).is_err() {
-                    return;
-                }
-                left -= part as u64;
-            }
-        });
+        let writer = super::pour(input, total);
         let mut left = total;
         while left > 0 {
             let read = output.read(&mut chunk)?;
