@@ -109,15 +109,18 @@ impl Reference {
         }
     }
 
-    /// The short form that users know: defaults are left out, but never the tag.
+    /// The short form that users know: defaults are left out, but never the tag. Parsed, it is this reference again.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short
-            .strip_prefix("library/")
-            .filter(|_| self.registry == DEFAULT_REGISTRY)
-            .unwrap_or(short)
-            .to_owned()
+        let Some(short) = full.strip_prefix("docker.io/") else { return full };
+        match self.repository.split_once('/') {
+            // Only a path of one component gets `library/` again, and one that looks like an id is none.
+            Some(("library", path)) if !path.contains('/') && !is_image_id(path) => {
+                short.strip_prefix("library/").unwrap_or(short).to_owned()
+            }
+            Some((first, _)) if names_a_registry(first) => full,
+            _ => short.to_owned(),
+        }
     }
 }
 

@@ -75,6 +75,23 @@ fn the_default_registry_has_another_host() {
 }
 
 #[test]
+fn the_short_form_is_never_another_reference() {
+    let id = format!("docker.io/library/{HEX}");
+    let cases = [
+        ("docker.io/library/a/b", "library/a/b:latest"),
+        ("docker.io/localhost/a", "docker.io/localhost/a:latest"),
+        ("docker.io/a.b/c", "docker.io/a.b/c:latest"),
+        ("docker.io/a.b", "a.b:latest"),
+        (&id, &format!("library/{HEX}:latest")),
+    ];
+    for (input, short) in cases {
+        let reference: Reference = input.parse().unwrap();
+        assert_eq!(reference.familiar(), short);
+        assert_eq!(short.parse::<Reference>().unwrap(), reference);
+    }
+}
+
+#[test]
 fn loopback_is_recognised_with_and_without_port() {
     for host in ["localhost", "localhost:5000", "127.0.0.1", "127.8.9.1:80", "[::1]", "[::1]:5000"] {
         assert!(is_loopback(host), "{host}");

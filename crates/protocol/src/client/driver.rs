@@ -123,7 +123,8 @@ impl Link {
         let mut stream = HostStream { stream, link: Arc::clone(self), _permit: permit };
         match stream.stream.write_all(&header.encode()).await {
             Ok(()) => Ok(stream),
-            Err(_) => Err(self.ended().await),
+            // The guest may have reset this stream and left the session as it is, which then never ends.
+            Err(_) => Err(self.lost_because(&Status::internal("a stream was reset as it was opened")).await),
         }
     }
 
@@ -184,5 +185,37 @@ impl AsyncWrite for HostStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::client::{ConnectError, Limits, Session};
+    use crate::preface::{PREFACE_LEN, Preface, Side};
+
+    #[tokio::test]
+    async fn a_guest_that_resets_a_stream_as_it_is_opened_does_not_keep_the_host_waiting() {
+        // A byte at a time, so that the reset arrives between the stream's opening and its header.
+        let (host, mut guest) = tokio::io::duplex(1);
+        let guest = tokio::spawn(async move {
+            let mut greeting = [0; PREFACE_LEN];
+            guest.read_exact(&mut greeting).await.unwrap();
+            let mut nonce = [0; 16];
+            nonce.copy_from_slice(&greeting[12..]);
+            guest.write_all(&Preface { versions: 1..=1, nonce }.encode(Side::Agent)).await.unwrap();
+            // A window update of the first stream, with the flags that accept and reset it.
+            guest.write_all(&[0, 1, 0, 10, 0, 0, 0, 1, 0, 0, 0, 1]).await.unwrap();
+            let mut rest = Vec::new();
+            drop(guest.read_to_end(&mut rest).await);
+        });
+        let connecting = Session::connect(host, Limits::default());
+        let connected = tokio::time::timeout(Duration::from_secs(60), connecting).await.unwrap();
+        assert!(matches!(connected, Err(ConnectError::Lost(Lost::Protocol(_)))), "{connected:?}");
+        guest.await.unwrap();
     }
 }
