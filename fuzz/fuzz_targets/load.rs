@@ -17,7 +17,13 @@ static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("there is an event loop"));
 
 fuzz_target!(|bytes: &[u8]| {
-    let limits = Limits { document: 16 << 10, layers: 8, layer: 1 << 20, archive_entries: 64, rootfs: build::limits() };
+    let limits = Limits {
+        document: 16 << 10,
+        layers: 8,
+        layer: 1 << 20,
+        archive_entries: 64,
+        rootfs: build::limits(),
+    };
     let options = Options { limits, ..Options::default() };
     let home = scratch::directory();
     let store = Store::open(home.path()).expect("the scratch directory can be written");

@@ -50,7 +50,13 @@ fuzz_target!(|layout: Layout| {
     }
     fs::write(dir.join("index.json"), index).expect("the scratch directory can be written");
 
-    let limits = Limits { document: 16 << 10, layers: 8, layer: 1 << 20, archive_entries: 64, rootfs: build::limits() };
+    let limits = Limits {
+        document: 16 << 10,
+        layers: 8,
+        layer: 1 << 20,
+        archive_entries: 64,
+        rootfs: build::limits(),
+    };
     let options = Options { limits, ..Options::default() };
     let store = Store::open(home.path().join("store")).expect("the scratch directory can be written");
     let tag = layout.tag.map(|other| if other { "b" } else { "a:b" }.to_owned());

@@ -12,7 +12,9 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 
 static EXAMPLES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let module = module();
-    let signed = [&*module, &[7; 20], &[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 20], b"~Module signature appended~\n"].concat();
+    let signed =
+        [&*module, &[7; 20], &[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 20], b"~Module signature appended~\n"]
+            .concat();
     let zstd = zstd::encode_all(&*signed, 1).expect("memory takes everything");
     vec![module, signed, zstd]
 });

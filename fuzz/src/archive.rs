@@ -7,7 +7,8 @@ use crate::tar::{Entry, tar};
 /// The configuration of an image with these plain layers.
 pub fn config(layers: &[&[u8]]) -> String {
     let Platform { os, architecture, .. } = Platform::host();
-    let diff_ids: Vec<String> = layers.iter().map(|layer| format!("{:?}", Digest::of(layer).to_string())).collect();
+    let diff_ids: Vec<String> =
+        layers.iter().map(|layer| format!("{:?}", Digest::of(layer).to_string())).collect();
     format!(
         r#"{{"os":"{os}","architecture":"{architecture}","config":{{"Env":["A=b"],"Cmd":["sh"],"User":"1:2","Volumes":{{"/v":{{}}}},"Labels":{{"a":"b"}}}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
         diff_ids.join(",")

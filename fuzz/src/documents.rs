@@ -4,12 +4,44 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 
 /// What may be put anywhere.
 const WORDS: [&str; 38] = [
-    "", "{", "}", "[", "]", ",", ":", "\"", "null", "true", "0", "-1", "1e400", "18446744073709551615",
-    "\"\"", "{}", "[]", "\\u0000", "\\ud800", "\"urls\":[\"a\"],", "\"platform\":{\"os\":\"linux\",\"architecture\":\"arm\"},",
-    "\"platform\":{\"os\":\"\",\"architecture\":\"\",\"variant\":\"v8\"},", "\"annotations\":{\"a\":null},",
-    "\"annotations\":{\"org.opencontainers.image.ref.name\":\"a:b\"},", "\"manifests\":[],", "\"layers\":[],",
-    "\"config\":null,", "\"mediaType\":\"\",", "\"schemaVersion\":1,", "sha256:", "sha512:", "+gzip", "+zstd",
-    "\"Volumes\":[\"a\"],", "\"Cmd\":\"sh\",", "\"ExposedPorts\":{\"80/tcp\":{}},", "\"rootfs\":{},", "\"size\":0,",
+    "",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1e400",
+    "18446744073709551615",
+    "\"\"",
+    "{}",
+    "[]",
+    "\\u0000",
+    "\\ud800",
+    "\"urls\":[\"a\"],",
+    "\"platform\":{\"os\":\"linux\",\"architecture\":\"arm\"},",
+    "\"platform\":{\"os\":\"\",\"architecture\":\"\",\"variant\":\"v8\"},",
+    "\"annotations\":{\"a\":null},",
+    "\"annotations\":{\"org.opencontainers.image.ref.name\":\"a:b\"},",
+    "\"manifests\":[],",
+    "\"layers\":[],",
+    "\"config\":null,",
+    "\"mediaType\":\"\",",
+    "\"schemaVersion\":1,",
+    "sha256:",
+    "sha512:",
+    "+gzip",
+    "+zstd",
+    "\"Volumes\":[\"a\"],",
+    "\"Cmd\":\"sh\",",
+    "\"ExposedPorts\":{\"80/tcp\":{}},",
+    "\"rootfs\":{},",
+    "\"size\":0,",
 ];
 
 /// Edits, each of which replaces some bytes by a word.
@@ -35,7 +67,11 @@ impl Edits {
             let at = usize::from(*at);
             let places: Vec<usize> =
                 (1..bytes.len()).filter(|at| matches!(bytes[at - 1], b',' | b'{' | b'[' | b':')).collect();
-            let at = if at % 4 == 0 || places.is_empty() { at % (bytes.len() + 1) } else { places[at % places.len()] };
+            let at = if at % 4 == 0 || places.is_empty() {
+                at % (bytes.len() + 1)
+            } else {
+                places[at % places.len()]
+            };
             let end = (at + usize::from(*removed)).min(bytes.len());
             bytes.splice(at..end, word.bytes());
         }

@@ -121,7 +121,9 @@ impl Frame {
                 frame(out, 0, u8::from(*end), number(*stream), &body);
             }
             Self::Window { stream, by } => frame(out, 8, 0, number(*stream), &by.to_be_bytes()),
-            Self::Reset { stream, code } => frame(out, 3, 0, number(*stream), &u32::from(*code).to_be_bytes()),
+            Self::Reset { stream, code } => {
+                frame(out, 3, 0, number(*stream), &u32::from(*code).to_be_bytes())
+            }
             Self::GoAway { last, code } => {
                 let body = [number(*last).to_be_bytes(), u32::from(*code).to_be_bytes()].concat();
                 frame(out, 7, 0, 0, &body);
@@ -166,7 +168,11 @@ impl Message {
             }
             Self::Killed(signal) => {
                 let how = Some(v1::exited::How::Signal(*signal));
-                (false, None, event(v1::exec_event::Event::Exited(v1::Exited { how, ..v1::Exited::default() })))
+                (
+                    false,
+                    None,
+                    event(v1::exec_event::Event::Exited(v1::Exited { how, ..v1::Exited::default() })),
+                )
             }
             Self::Failed { kind, message } => {
                 let failed = v1::StartFailure {
@@ -191,8 +197,11 @@ impl Message {
                 (false, None, request.encode_to_vec())
             }
             Self::Signal { id, signal, whole } => {
-                let request =
-                    v1::SignalRequest { exec_id: (id % 4).into(), signal: (*signal).into(), whole_exec: *whole };
+                let request = v1::SignalRequest {
+                    exec_id: (id % 4).into(),
+                    signal: (*signal).into(),
+                    whole_exec: *whole,
+                };
                 (false, None, request.encode_to_vec())
             }
             Self::Configure { clock, hostname, file } => {

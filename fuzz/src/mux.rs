@@ -60,8 +60,13 @@ impl Step {
                 data(0, number(*stream), &body)
             }
             Self::Open { stream, kind, exec_id, calls } => {
-                let kinds =
-                    [StreamKind::Calls, StreamKind::Stdin, StreamKind::Stdout, StreamKind::Stderr, StreamKind::Supervisor];
+                let kinds = [
+                    StreamKind::Calls,
+                    StreamKind::Stdin,
+                    StreamKind::Stdout,
+                    StreamKind::Stderr,
+                    StreamKind::Supervisor,
+                ];
                 let kind = if *calls { StreamKind::Calls } else { kinds[usize::from(kind % 5)] };
                 let header = StreamHeader { kind, exec_id: (exec_id % 4).into() };
                 let mut body = header.encode().to_vec();

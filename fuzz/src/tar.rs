@@ -34,7 +34,10 @@ enum Kind {
     Directory,
     File(Vec<u8>),
     /// Extents in the order given, and the size with holes.
-    Sparse { extents: Vec<(u32, u16)>, size: u32 },
+    Sparse {
+        extents: Vec<(u32, u16)>,
+        size: u32,
+    },
     Symlink(Vec<u8>),
     HardLink(Vec<u8>),
     Device(u8, u16, u32),
@@ -199,7 +202,9 @@ impl Entry {
         };
         // The blocks of an old sparse map stand between header and contents, and are not counted.
         let uncounted = match &self.kind {
-            Kind::Sparse { extents, .. } if old_sparse => extents.len().saturating_sub(4).div_ceil(21) * BLOCK,
+            Kind::Sparse { extents, .. } if old_sparse => {
+                extents.len().saturating_sub(4).div_ceil(21) * BLOCK
+            }
             _ => 0,
         };
         octal(&mut header[124..136], (body.len() - uncounted) as u64);
@@ -315,7 +320,8 @@ fn extension(kind: u8, body: &[u8], out: &mut Vec<u8>) {
 fn record(pax: &mut Vec<u8>, key: &str, value: &[u8]) {
     // The length counts its own digits.
     let rest = key.len() + value.len() + 3;
-    let length = (1..=5).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
+    let length =
+        (1..=5).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
     pax.extend(format!("{} {key}=", length.unwrap_or(rest)).bytes());
     pax.extend_from_slice(value);
     pax.push(b'\n');

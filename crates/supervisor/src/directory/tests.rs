@@ -108,7 +108,7 @@ fn a_directory_that_is_just_being_made_is_not_swept() {
     let path = home.path().join("sandboxes/0123456789ab");
     fs::create_dir(&path).unwrap();
     assert_eq!(sandboxes.sweep().unwrap(), 0);
-    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    let old = std::time::SystemTime::now() - Duration::from_secs(60);
     File::open(&path).unwrap().set_modified(old).unwrap();
     assert_eq!(sandboxes.sweep().unwrap(), 1);
 }
