@@ -1,5 +1,5 @@
 //! A hostile host, in the agent's library without a machine: whatever it sends, nothing panics, and the next host is
-//! served. Programs are not run: this process can neither execute anything nor make directories.
+//! served. Programs are not run and files not changed: this process can neither execute anything nor touch what has a name.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -15,7 +15,10 @@ use cellule_guest_agent::session::Agent;
 use cellule_protocol::client::{Limits, Session};
 use cellule_protocol::preface::{Preface, Side};
 use libfuzzer_sys::fuzz_target;
-use seccompiler::{SeccompAction, SeccompFilter, TargetArch, apply_filter_all_threads};
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    apply_filter_all_threads,
+};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
@@ -45,10 +48,14 @@ impl Port for Hosts {
     }
 }
 
-/// Refuses to execute programs and to make directories: what a host asks for is asked of this very machine.
+/// Refuses to execute programs and to change anything that has a name: what a host asks for is asked of this very machine.
 fn confine() {
-    let calls = [libc::SYS_execve, libc::SYS_execveat, libc::SYS_mkdir, libc::SYS_mkdirat];
-    let rules: BTreeMap<_, _> = calls.into_iter().map(|call| (call, Vec::new())).collect();
+    let mut rules: BTreeMap<_, _> = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+    // How the agent opens what it writes to, and the fuzzer does not.
+    let flags = (libc::O_WRONLY | libc::O_NOFOLLOW).unsigned_abs().into();
+    let writing = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flags), flags);
+    let writing = writing.and_then(|flags| SeccompRule::new(vec![flags])).expect("the rule is right");
+    rules.insert(libc::SYS_openat, vec![writing]);
     let refuse = SeccompAction::Errno(libc::EACCES.unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, TargetArch::x86_64)
         .and_then(seccompiler::BpfProgram::try_from);
@@ -56,6 +63,39 @@ fn confine() {
     // SAFETY: no handler runs. As in any Rust program that has its own main, unlike the fuzzer's.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
+
+const REFUSED: [i64; 30] = [
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_mkdir,
+    libc::SYS_mkdirat,
+    libc::SYS_mknod,
+    libc::SYS_mknodat,
+    libc::SYS_unlink,
+    libc::SYS_unlinkat,
+    libc::SYS_rmdir,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_link,
+    libc::SYS_linkat,
+    libc::SYS_symlink,
+    libc::SYS_symlinkat,
+    libc::SYS_chmod,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_chown,
+    libc::SYS_fchown,
+    libc::SYS_lchown,
+    libc::SYS_fchownat,
+    libc::SYS_truncate,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_utimensat,
+    libc::SYS_openat2,
+];
 
 async fn hostile(host: Host, mut io: DuplexStream) {
     let versions = host.versions.map_or(1..=1, |(lowest, highest)| lowest..=highest);

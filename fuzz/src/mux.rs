@@ -68,7 +68,7 @@ impl Step {
                     StreamKind::Supervisor,
                 ];
                 let kind = if *calls { StreamKind::Calls } else { kinds[usize::from(kind % 5)] };
-                let header = StreamHeader { kind, exec_id: (exec_id % 4).into() };
+                let header = StreamHeader { kind, id: (exec_id % 4).into() };
                 let mut body = header.encode().to_vec();
                 if kind == StreamKind::Calls {
                     body.extend(http2::PREFACE);

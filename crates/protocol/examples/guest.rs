@@ -13,7 +13,9 @@
 
 use std::time::{Duration, Instant};
 
-use cellule_protocol::client::{Exec, ExecSpec, Limits, Session};
+use cellule_protocol::client::{
+    AttachSpec, Exec, ExecId, ExecSpec, Exit, Limits, Rlimit, Session, StagedFile, TerminalSize,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -64,7 +66,8 @@ async fn main() {
     } else {
         let begun = Instant::now();
         let exec = session.exec(ExecSpec { argv: command, ..ExecSpec::default() }).await.unwrap();
-        let Exec { mut stdout, mut stderr, mut process, .. } = exec;
+        let Exec { mut stdout, stderr, mut process, .. } = exec;
+        let mut stderr = stderr.unwrap();
         let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
         let (a, b, status) = tokio::join!(
             tokio::io::copy(&mut stdout, &mut out),
@@ -88,6 +91,18 @@ async fn check(session: &Session) {
         env: vec![b"PATH=/bin".to_vec()],
         ..ExecSpec::default()
     };
+    let file =
+        |path: &str, content: &str| StagedFile { path: path.into(), content: content.into(), mode: None };
+    let files = vec![
+        file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"),
+        file("/etc/group", "root:x:0:\ntty:x:5:\nalice:x:1000:\n"),
+    ];
+    show(
+        "staged files",
+        session,
+        ExecSpec { files, ..shell("ls -ln /etc; rm -r /etc/group.d /home; mkdir /made") },
+    )
+    .await;
     let spec = ExecSpec { timeout: Some(Duration::from_millis(700)), ..shell("setsid sleep 77 & sleep 78") };
     show("timeout with a setsid escapee", session, spec).await;
     show("nothing of it is left", session, shell("ps | grep -c 'sleep 7[78]'")).await;
@@ -122,13 +137,89 @@ async fn check(session: &Session) {
     println!("{:?}", process.wait().await.unwrap().exit);
     show("none left", session, shell("ps | grep -c 'sleep 5[0]'")).await;
     show("clock and random", session, shell("date -u; head -c 8 /dev/urandom | wc -c")).await;
+    execs(session).await;
+    insight(session).await;
+}
+
+/// Terminals, chains, many at once.
+async fn execs(session: &Session) {
+    let shell = |script: &str| ExecSpec {
+        argv: ["/bin/sh", "-c", script].map(|word| word.as_bytes().to_vec()).to_vec(),
+        env: vec![b"PATH=/bin".to_vec()],
+        ..ExecSpec::default()
+    };
+    let terminal = Some(TerminalSize { rows: 33, columns: 101 });
+    let script = "tty; ls -l $(tty); stty size; echo x > /dev/tty; id -u; ls /proc/self/fd | tr '\\n' ' '";
+    let spec = ExecSpec { terminal, user: "alice".into(), ..shell(script) };
+    show("a terminal", session, spec).await;
+    let spec = ExecSpec {
+        terminal,
+        timeout: Some(Duration::from_millis(700)),
+        ..shell("trap '' HUP; setsid sleep 66 & sleep 67")
+    };
+    show("a terminal with a time limit", session, spec).await;
+    show("nothing of it is left", session, shell("ps | grep -c 'sleep 6[67]'")).await;
+    let words = |script: &str| ["/bin/sh", "-c", script].map(|word| word.as_bytes().to_vec()).to_vec();
+    let then = vec![words("echo b; sleep 20 & exit 0"), words("ps | grep -c 'sleep 2[0]'; exit 4")];
+    show("a chain keeps its group", session, ExecSpec { then, ..shell("echo a") }).await;
+    show("its survivor lives on", session, shell("ps | grep -c 'sleep 2[0]'")).await;
+    show("memory and time", session, shell("x=$(head -c 20m /dev/zero | tr '\\0' x); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done & wait")).await;
+    let limit = |name: &str| Rlimit { name: name.into(), soft: Some(77), hard: Some(99_999) };
+    let spec = ExecSpec {
+        rlimits: vec![limit("nofile"), limit("nproc")],
+        user: "alice".into(),
+        ..shell("ulimit -n; ulimit -u")
+    };
+    show("limits of alice", session, spec).await;
+    show("usual limits", session, shell("ulimit -n; ulimit -Hn; grep 'open files' /proc/1/limits")).await;
+
+    let begun = Instant::now();
+    let mut all = Vec::new();
+    for _ in 0..300 {
+        all.push(session.exec(ExecSpec { stdin: true, ..shell("read x; echo $x") }).await.unwrap());
+    }
+    println!("300 execs started after {:.0} ms: {:?}", ms(begun), session.status().await.unwrap());
+    for (at, exec) in all.iter_mut().enumerate() {
+        exec.stdin.as_mut().unwrap().write_all(format!("{at}\n").as_bytes()).await.unwrap();
+    }
+    for (at, exec) in all.into_iter().enumerate() {
+        let Exec { mut stdout, mut process, .. } = exec;
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).await.unwrap();
+        assert_eq!((text.trim().parse(), process.wait().await.unwrap().exit), (Ok(at), Exit::Code(0)));
+    }
+    println!("300 execs ended after {:.0} ms: {:?}", ms(begun), session.status().await.unwrap());
+    let id = ExecId::random();
+    session.exec_detached(id, shell("echo kept; exit 3")).await.unwrap();
+    let what = AttachSpec { stdin: false, stdout: Some(0), stderr: None };
+    let mut joined = session.attach(id, what).await.unwrap();
+    let mut text = String::new();
+    joined.stdout.as_mut().unwrap().read_to_string(&mut text).await.unwrap();
+    println!("{text:?} {:?} {:?}", joined.next().await.unwrap(), session.execs().await.unwrap());
+    show("groups that are left", session, shell("ls /sys/fs/cgroup/exec | grep -c '^[0-9]'")).await;
+}
+
+async fn insight(session: &Session) {
+    println!("{:?}", session.stats().await.unwrap());
+    for process in session.processes().await.unwrap() {
+        println!("{process:?}");
+    }
+    let mut differences = session.diff().await.unwrap();
+    while let Some(difference) = differences.next().await.unwrap() {
+        println!("{:?} {}", difference.kind(), String::from_utf8_lossy(&difference.path));
+    }
 }
 
 async fn show(what: &str, session: &Session, spec: ExecSpec) {
     let Exec { mut stdout, mut stderr, mut process, .. } = session.exec(spec).await.unwrap();
     let (mut out, mut err) = (String::new(), String::new());
-    let (a, b, status) =
-        tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err), process.wait());
+    let read_stderr = async {
+        match &mut stderr {
+            Some(stderr) => stderr.read_to_string(&mut err).await,
+            None => Ok(0),
+        }
+    };
+    let (a, b, status) = tokio::join!(stdout.read_to_string(&mut out), read_stderr, process.wait());
     a.unwrap();
     b.unwrap();
     println!("== {what}: {:?}\n{out}{err}", status.unwrap());
@@ -156,7 +247,8 @@ async fn measure(session: &Session) {
             .await
             .unwrap();
         started.push(ms(begun));
-        let Exec { mut stdout, mut stderr, mut process, .. } = exec;
+        let Exec { mut stdout, stderr, mut process, .. } = exec;
+        let mut stderr = stderr.unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let (a, b, status) =
             tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err), process.wait());

@@ -4,29 +4,39 @@
 //! side wait, up to the limits that the caller set, and it can end the session; it cannot make it hold more memory
 //! than the windows of the streams that the host itself opened.
 
+mod attach;
 mod calls;
 mod connect;
 mod driver;
 mod error;
 mod exec;
+mod execs;
+pub mod files;
+mod id;
+mod insight;
 mod spec;
 mod stdio;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufStream};
 use tonic::{Code, Status};
 
+pub use self::attach::{AttachEvent, AttachSpec, Attachment};
 use self::calls::AgentClient;
 pub use self::calls::{Channel, SupervisorClient};
 pub use self::driver::HostStream;
 use self::driver::Link;
-pub use self::error::{CallError, ConnectError, ExecError, Lost, StartFailure, StartFailureKind};
-pub use self::exec::{Exec, Process, Signaller};
-pub use self::spec::{ExecSpec, Exit, ExitStatus, Usage};
-pub use self::stdio::{Output, Stdin};
+pub use self::error::{
+    AttachError, CallError, ConnectError, ExecError, Lost, StartFailure, StartFailureKind,
+};
+pub use self::exec::{Exec, Process, Signaller, exit_status};
+pub use self::execs::ExecInfo;
+pub use self::id::{ExecId, InvalidExecId};
+pub use self::insight::{Differences, LogLines};
+pub use self::spec::{ExecSpec, Exit, ExitStatus, Rlimit, StagedFile, TerminalSize, Usage};
+pub use self::stdio::{Output, Stdin, Stdio};
 use crate::mux::{READ_SIZE, WRITE_SIZE};
 use crate::stream::StreamHeader;
 use crate::v1;
@@ -44,11 +54,14 @@ pub struct Limits {
     pub connect: Duration,
     /// Until a call is answered. An exec's run time is not meant, only its start.
     pub answer: Duration,
+    /// Whether a preface that stays unanswered is repeated. A port of a guest may have bytes of an earlier session in it,
+    /// and lets nobody see where they end; a connection of one's own has none.
+    pub repeat_preface: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(60), answer: Duration::from_secs(30) }
+        Self { connect: Duration::from_secs(60), answer: Duration::from_secs(30), repeat_preface: true }
     }
 }
 
@@ -60,7 +73,7 @@ impl Default for Limits {
 pub struct Session {
     link: Arc<Link>,
     client: AgentClient,
-    next_exec: Arc<AtomicU64>,
+    channel: Channel,
     answer: Duration,
 }
 
@@ -76,10 +89,10 @@ impl Session {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut io = BufStream::with_capacity(READ_SIZE, WRITE_SIZE, io);
-        connect::preface(&mut io, limits.connect).await?;
-        let link = Arc::new(driver::start(io));
-        let client = calls::agent(&link).await.map_err(ConnectError::Lost)?;
-        Ok(Self { link, client, next_exec: Arc::new(AtomicU64::new(1)), answer: limits.answer })
+        connect::preface(&mut io, limits.connect, limits.repeat_preface).await?;
+        let link = Arc::new(driver::start(io, limits.answer));
+        let (client, channel) = calls::agent(&link).await.map_err(ConnectError::Lost)?;
+        Ok(Self { link, client, channel, answer: limits.answer })
     }
 
     /// Sets the guest's clock and seeds its random numbers, from this host's, and applies `configuration`.
@@ -106,15 +119,6 @@ impl Session {
         };
         let mut client = self.client.clone();
         self.call(async move { client.handshake(request).await }).await
-    }
-
-    /// Starts a program, and returns when it runs.
-    ///
-    /// # Errors
-    /// When it cannot be started, with the reason; when the session is lost or the agent does not answer in time.
-    pub async fn exec(&self, spec: ExecSpec) -> Result<Exec, ExecError> {
-        let exec_id = self.next_exec.fetch_add(1, Ordering::Relaxed);
-        exec::start(self, exec_id, spec).await
     }
 
     /// Opens one more stream, for whoever knows what goes over it.

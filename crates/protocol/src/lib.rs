@@ -27,7 +27,7 @@ pub mod server;
 pub mod stream;
 pub mod supervisor;
 
-/// The services and messages of version 1, made from `proto/cellule/agent/v1/agent.proto`.
+/// The services and messages of version 1, made from `proto/cellule/agent/v1/*.proto`.
 #[allow(
     clippy::all,
     clippy::pedantic,

@@ -3,15 +3,12 @@
 //! The windows are what bounds memory: a side that does not read holds at most one window per stream, and then the
 //! other side's writes wait.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
 /// Streams that one session may have open at a time, as the host counts them.
-pub const MAX_STREAMS: usize = 193;
+pub const MAX_STREAMS: usize = 1024;
 
 /// What either side hands to the byte stream in one piece. The Linux driver of virtio-serial cuts writes into pieces of
 /// 32 KiB; a frame with its header fills whole ones.
@@ -38,43 +35,72 @@ pub(crate) fn config() -> yamux::Config {
     config
 }
 
+/// Makes a type read and write as one of its fields does.
+macro_rules! forward_io {
+    ($type:ty, $field:tt) => {
+        impl tokio::io::AsyncRead for $type {
+            fn poll_read(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+                buf: &mut tokio::io::ReadBuf<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                std::pin::Pin::new(&mut self.$field).poll_read(cx, buf)
+            }
+        }
+
+        impl tokio::io::AsyncWrite for $type {
+            fn poll_write(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+                buf: &[u8],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                std::pin::Pin::new(&mut self.$field).poll_write(cx, buf)
+            }
+
+            fn poll_flush(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                std::pin::Pin::new(&mut self.$field).poll_flush(cx)
+            }
+
+            fn poll_shutdown(
+                mut self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                std::pin::Pin::new(&mut self.$field).poll_shutdown(cx)
+            }
+        }
+    };
+}
+#[cfg(feature = "client")]
+pub(crate) use forward_io;
+
 /// One stream of a session.
 #[derive(Debug)]
-pub struct MuxStream(Compat<yamux::Stream>);
+pub struct MuxStream {
+    io: Compat<yamux::Stream>,
+    /// Lives as long as the stream, for whoever counts them.
+    _counted: Option<Arc<()>>,
+}
+
+forward_io!(MuxStream, io);
 
 impl MuxStream {
+    #[cfg(feature = "client")]
     pub(crate) fn new(stream: yamux::Stream) -> Self {
-        Self(stream.compat())
+        Self { io: stream.compat(), _counted: None }
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn counted(stream: yamux::Stream, by: &Arc<()>) -> Self {
+        Self { io: stream.compat(), _counted: Some(Arc::clone(by)) }
     }
 
     /// Whether the end came from a reset or the end of the session, rather than from the other side being done.
     ///
     /// True also after both sides have closed theirs.
     pub fn is_reset(&self) -> bool {
-        self.0.get_ref().is_closed()
-    }
-}
-
-impl AsyncRead for MuxStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for MuxStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        self.io.get_ref().is_closed()
     }
 }

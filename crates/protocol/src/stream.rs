@@ -3,7 +3,7 @@
 //! ```text
 //!   0        1                                   9
 //!   ├────────┼───────────────────────────────────┤
-//!   │ kind   │ exec id, little endian            │ then the stream's own bytes
+//!   │ kind   │ id, little endian                 │ then the stream's own bytes
 //! ```
 //! A kind that the agent does not know makes it reset that stream and nothing else.
 
@@ -25,6 +25,8 @@ pub enum StreamKind {
     Stdout,
     /// What the exec writes to its standard error; from the guest.
     Stderr,
+    /// What a file, or an archive of files, holds; in the direction of the call that names it.
+    Data,
     /// HTTP/2 with the services of a sandbox's supervisor, which stands between a client and the agent. An agent does
     /// not serve it.
     Supervisor,
@@ -35,8 +37,8 @@ pub enum StreamKind {
 pub struct StreamHeader {
     /// What it carries.
     pub kind: StreamKind,
-    /// Which exec it belongs to; zero for [`StreamKind::Calls`] and [`StreamKind::Supervisor`].
-    pub exec_id: u64,
+    /// Which exec, attachment or transfer it belongs to; zero for [`StreamKind::Calls`] and [`StreamKind::Supervisor`].
+    pub id: u64,
 }
 
 /// A preamble of a kind that this side does not know.
@@ -46,9 +48,9 @@ pub struct UnknownStreamKind(pub u8);
 
 impl StreamHeader {
     /// The stream that carries the calls.
-    pub const CALLS: Self = Self { kind: StreamKind::Calls, exec_id: 0 };
+    pub const CALLS: Self = Self { kind: StreamKind::Calls, id: 0 };
     /// A stream that carries calls to a supervisor.
-    pub const SUPERVISOR: Self = Self { kind: StreamKind::Supervisor, exec_id: 0 };
+    pub const SUPERVISOR: Self = Self { kind: StreamKind::Supervisor, id: 0 };
 
     /// As it goes over the wire.
     pub fn encode(self) -> [u8; STREAM_HEADER_LEN] {
@@ -58,9 +60,10 @@ impl StreamHeader {
             StreamKind::Stdin => 1,
             StreamKind::Stdout => 2,
             StreamKind::Stderr => 3,
+            StreamKind::Data => 4,
             StreamKind::Supervisor => 16,
         };
-        bytes[1..].copy_from_slice(&self.exec_id.to_le_bytes());
+        bytes[1..].copy_from_slice(&self.id.to_le_bytes());
         bytes
     }
 
@@ -75,10 +78,11 @@ impl StreamHeader {
             1 => StreamKind::Stdin,
             2 => StreamKind::Stdout,
             3 => StreamKind::Stderr,
+            4 => StreamKind::Data,
             16 => StreamKind::Supervisor,
             other => return Err(UnknownStreamKind(other)),
         };
-        Ok(Self { kind, exec_id: u64::from_le_bytes(id) })
+        Ok(Self { kind, id: u64::from_le_bytes(id) })
     }
 
     /// Reads the first bytes of a stream.
@@ -103,9 +107,10 @@ mod tests {
             StreamKind::Stdin,
             StreamKind::Stdout,
             StreamKind::Stderr,
+            StreamKind::Data,
             StreamKind::Supervisor,
         ] {
-            let header = StreamHeader { kind, exec_id: 0x0102_0304_0506_0708 };
+            let header = StreamHeader { kind, id: 0x0102_0304_0506_0708 };
             assert_eq!(StreamHeader::decode(header.encode()), Ok(header));
         }
     }
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_frozen() {
-        let header = StreamHeader { kind: StreamKind::Stderr, exec_id: 0x0102 };
+        let header = StreamHeader { kind: StreamKind::Stderr, id: 0x0102 };
         assert_eq!(header.encode(), [3, 2, 1, 0, 0, 0, 0, 0, 0]);
     }
 }

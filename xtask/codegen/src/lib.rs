@@ -10,20 +10,20 @@ use std::path::{Path, PathBuf};
 const GENERATED: &str = "crates/protocol/src/generated";
 const PROTO_ROOT: &str = "crates/protocol/proto";
 
-/// A service's definition and the file that is made of it, which is named after its package.
-const SERVICES: [(&str, &str); 2] = [
-    ("cellule/agent/v1/agent.proto", "cellule.agent.v1.rs"),
-    ("cellule/supervisor/v1/supervisor.proto", "cellule.supervisor.v1.rs"),
+/// The definitions of each package and the file that is made of them, which is named after the package.
+const PACKAGES: [(&[&str], &str); 2] = [
+    (&["cellule/agent/v1/agent.proto", "cellule/agent/v1/files.proto"], "cellule.agent.v1.rs"),
+    (&["cellule/supervisor/v1/supervisor.proto"], "cellule.supervisor.v1.rs"),
 ];
 
 /// Why no code was made, or why the committed code is not it.
 #[derive(Debug, thiserror::Error)]
 pub enum CodegenError {
     /// The `.proto` is not valid.
-    #[error("{proto} does not compile")]
+    #[error("{package} does not compile")]
     Proto {
-        /// Its path.
-        proto: &'static str,
+        /// The file that would be made of it.
+        package: String,
         /// What is wrong with it.
         source: protox::Error,
     },
@@ -48,9 +48,9 @@ pub enum CodegenError {
 /// When the `.proto` does not compile, a file can't be read or written, or, with `check`, the code is stale.
 pub fn codegen(check: bool) -> Result<(), CodegenError> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
-    for (proto, file) in SERVICES {
+    for (protos, file) in PACKAGES {
         let path = workspace.join(GENERATED).join(file);
-        let code = generate(&workspace.join(PROTO_ROOT), proto, file)?;
+        let code = generate(&workspace.join(PROTO_ROOT), protos, file)?;
         if !check {
             fs::write(&path, code).map_err(io_error("write", &path))?;
         } else if fs::read_to_string(&path).map_err(io_error("read", &path))? != code {
@@ -65,9 +65,9 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Code
     move |source| CodegenError::Io { action, path, source }
 }
 
-fn generate(root: &Path, proto: &'static str, file: &str) -> Result<String, CodegenError> {
-    let descriptors =
-        protox::compile([proto], [root]).map_err(|source| CodegenError::Proto { proto, source })?;
+fn generate(root: &Path, protos: &[&str], file: &str) -> Result<String, CodegenError> {
+    let descriptors = protox::compile(protos, [root])
+        .map_err(|source| CodegenError::Proto { package: file.to_owned(), source })?;
     let out = tempfile::tempdir().map_err(io_error("generate", Path::new("a temporary directory")))?;
     tonic_prost_build::configure()
         .build_transport(false)
@@ -76,10 +76,11 @@ fn generate(root: &Path, proto: &'static str, file: &str) -> Result<String, Code
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         .out_dir(out.path())
         .compile_fds(descriptors)
-        .map_err(io_error("generate", Path::new(proto)))?;
+        .map_err(io_error("generate", Path::new(file)))?;
     let made = out.path().join(file);
     let code = fs::read_to_string(&made).map_err(io_error("read", &made))?;
-    Ok(format!("// Made from {proto} by `cargo xtask codegen`; edit that.\n{code}"))
+    let protos = protos.join(" and ");
+    Ok(format!("// Made from {protos} by `cargo xtask codegen`; edit that.\n{code}"))
 }
 
 #[cfg(test)]

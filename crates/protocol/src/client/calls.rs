@@ -18,8 +18,9 @@ use super::driver::Link;
 use crate::stream::StreamHeader;
 use crate::{supervisor, v1};
 
-/// The largest message that the host takes from a guest.
+/// The largest message that the host takes from a guest, and the largest listing.
 const MAX_MESSAGE: usize = 256 * 1024;
+pub(super) const MAX_LISTING: usize = 4 * 1024 * 1024;
 /// What one call, and all together, may send ahead of their reader.
 const CALL_WINDOW: u32 = 64 * 1024;
 const CALLS_WINDOW: u32 = 1024 * 1024;
@@ -51,11 +52,11 @@ impl Service<Request<Body>> for Channel {
     }
 }
 
-/// Opens the stream of the calls to the agent.
-pub(super) async fn agent(link: &Arc<Link>) -> Result<AgentClient, Lost> {
+/// Opens the stream of the calls to the agent. The channel is for its other services.
+pub(super) async fn agent(link: &Arc<Link>) -> Result<(AgentClient, Channel), Lost> {
     let channel = channel(link, StreamHeader::CALLS).await?;
-    let client = AgentClient::with_origin(channel, Uri::from_static("http://agent"));
-    Ok(client.max_decoding_message_size(MAX_MESSAGE))
+    let client = AgentClient::with_origin(channel.clone(), Uri::from_static("http://agent"));
+    Ok((client.max_decoding_message_size(MAX_MESSAGE), channel))
 }
 
 /// Opens the stream of the calls to a supervisor.

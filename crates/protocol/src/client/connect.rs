@@ -18,8 +18,8 @@ const REPEAT_AFTER: Duration = Duration::from_secs(10);
 /// Bytes of an earlier session that may precede the answer: what its streams' windows and the port could hold.
 const MAX_STALE: u64 = 64 * 1024 * 1024;
 
-/// Greets the agent on `io` until it answers; afterwards the next byte belongs to the session.
-pub(super) async fn preface<T>(io: &mut T, limit: Duration) -> Result<(), ConnectError>
+/// Greets the agent on `io` until it answers, once or again and again; afterwards the next byte belongs to the session.
+pub(super) async fn preface<T>(io: &mut T, limit: Duration, repeat: bool) -> Result<(), ConnectError>
 where
     T: AsyncBufRead + AsyncWrite + Unpin,
 {
@@ -29,7 +29,7 @@ where
     let mut filler = 0;
     loop {
         let wanted = Preface { versions: VERSIONS, nonce: nonce()? };
-        let until = deadline.min(Instant::now() + repeat_after);
+        let until = if repeat { deadline.min(Instant::now() + repeat_after) } else { deadline };
         match timeout_at(until, attempt(io, &wanted, filler, &mut discarded)).await {
             Ok(answer) => {
                 let agent = answer?.versions;

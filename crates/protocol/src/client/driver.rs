@@ -9,11 +9,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 use tonic::Status;
@@ -31,6 +31,8 @@ pub(super) struct Link {
     open: mpsc::Sender<Opened>,
     ended: watch::Receiver<Option<Lost>>,
     streams: Arc<Semaphore>,
+    /// How long the guest may take to let a stream be opened.
+    answer: Duration,
 }
 
 /// A stream that this side opened. It keeps its session alive; dropped before its end, it is cut.
@@ -41,8 +43,10 @@ pub struct HostStream {
     _permit: OwnedSemaphorePermit,
 }
 
+mux::forward_io!(HostStream, stream);
+
 /// Drives yamux over `io` in a task of its own.
-pub(super) fn start<T>(io: T) -> Link
+pub(super) fn start<T>(io: T, answer: Duration) -> Link
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -54,13 +58,14 @@ where
         announce.send_replace(Some(lost));
         drop(connection);
     });
-    Link { open, ended, streams: Arc::new(Semaphore::new(MAX_STREAMS)) }
+    Link { open, ended, streams: Arc::new(Semaphore::new(MAX_STREAMS)), answer }
 }
 
 async fn drive<T>(connection: &mut Connection<T>, mut requests: mpsc::Receiver<Opened>) -> Lost
 where
     T: futures::AsyncRead + futures::AsyncWrite + Unpin,
 {
+    let mut waiting: Option<Opened> = None;
     poll_fn(|cx| {
         loop {
             match connection.poll_next_inbound(cx) {
@@ -71,14 +76,26 @@ where
                 Poll::Ready(None) => return Poll::Ready(Lost::HungUp),
                 Poll::Pending => {}
             }
-            let Poll::Ready(request) = requests.poll_recv(cx) else { return Poll::Pending };
-            let Some(request) = request else { return Poll::Ready(Lost::Closed) };
+            if waiting.as_mut().is_some_and(|request| request.poll_closed(cx).is_ready()) {
+                // Whoever waited for it has gone.
+                waiting = None;
+            }
+            let request = if let Some(request) = waiting.take() {
+                request
+            } else {
+                let Poll::Ready(request) = requests.poll_recv(cx) else { return Poll::Pending };
+                let Some(request) = request else { return Poll::Ready(Lost::Closed) };
+                request
+            };
             match connection.poll_new_outbound(cx) {
                 // Whoever asked may have gone; an unused stream has sent nothing.
                 Poll::Ready(Ok(stream)) => drop(request.send(MuxStream::new(stream))),
                 Poll::Ready(Err(error)) => return Poll::Ready(cause(error)),
-                // yamux waits here once 256 streams lack an acknowledgement, which are more than we ever open.
-                Poll::Pending => drop(request),
+                // So many lack an acknowledgement that the guest has to send one first, which wakes this task.
+                Poll::Pending => {
+                    waiting = Some(request);
+                    return Poll::Pending;
+                }
             }
         }
     })
@@ -113,6 +130,18 @@ impl Link {
         header: StreamHeader,
         room: &mut OwnedSemaphorePermit,
     ) -> Result<HostStream, Lost> {
+        let opened = tokio::time::timeout(self.answer, self.try_open(header, room)).await;
+        opened.unwrap_or_else(|_| {
+            let within = self.answer.as_secs_f64();
+            Err(Lost::Protocol(format!("it let no stream be opened for {within:.1} s")))
+        })
+    }
+
+    async fn try_open(
+        self: &Arc<Self>,
+        header: StreamHeader,
+        room: &mut OwnedSemaphorePermit,
+    ) -> Result<HostStream, Lost> {
         let closed = || Lost::Protocol("more streams than were reserved".to_owned());
         let permit = room.split(1).ok_or_else(closed)?;
         let (reply, opened) = oneshot::channel();
@@ -141,7 +170,7 @@ impl Link {
     /// The cause of a failed call: the session's end where it has come, else what the guest did to the call.
     pub(super) async fn lost_because(&self, status: &Status) -> Lost {
         // The task may be a step behind the streams that the guest closed with its last breath.
-        match tokio::time::timeout(std::time::Duration::from_secs(1), self.ended()).await {
+        match tokio::time::timeout(Duration::from_secs(1), self.ended()).await {
             Ok(lost) => lost,
             Err(_) => Lost::Protocol(super::calls::bounded(&status.to_string())),
         }
@@ -164,34 +193,8 @@ impl HostStream {
     }
 }
 
-impl AsyncRead for HostStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for HostStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::AsyncReadExt;
 
     use super::*;

@@ -99,6 +99,25 @@ pub enum ExecError {
     Call(#[from] CallError),
 }
 
+/// Why an exec was not joined.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AttachError {
+    /// None of that id runs, or is kept.
+    #[error("the guest has no such exec")]
+    NoSuchExec,
+    /// This session holds as many streams as it can.
+    #[error(
+        "the streams of this session to the guest, which are enough for {limit} programs, are all in use"
+    )]
+    TooMany {
+        /// Execs that a session can run.
+        limit: usize,
+    },
+    /// The session is lost, or the agent silent, or it refused the call as such.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
 /// Why the guest could not start a program.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}{}{message}", field, if field.is_empty() { "" } else { ": " })]

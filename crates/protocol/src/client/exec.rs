@@ -7,16 +7,18 @@
 //! ```
 //! Dropping a [`Process`] before its exit kills the exec with everything that it started.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Streaming;
 
-use super::calls::{AgentClient, bounded};
+use super::calls::bounded;
 use super::driver::Link;
 use super::{
-    CallError, ExecError, ExecSpec, Exit, ExitStatus, Lost, MAX_EXECS, Output, STREAMS_PER_EXEC, Session,
-    StartFailure, Stdin, Usage,
+    CallError, ExecError, ExecId, ExecSpec, Exit, ExitStatus, HostStream, Lost, MAX_EXECS, Output, Session,
+    StartFailure, Stdin, Stdio, TerminalSize, Usage,
 };
 use crate::stream::{StreamHeader, StreamKind};
 use crate::v1;
@@ -30,8 +32,8 @@ pub struct Exec {
     pub stdin: Option<Stdin>,
     /// Its standard output.
     pub stdout: Output,
-    /// Its standard error.
-    pub stderr: Output,
+    /// Its standard error; none if it has a terminal, whose output is the one above.
+    pub stderr: Option<Output>,
     /// The program itself.
     pub process: Process,
 }
@@ -48,48 +50,148 @@ pub struct Process {
 /// Sends signals to an exec, whoever waits for it meanwhile.
 #[derive(Debug, Clone)]
 pub struct Signaller {
-    exec_id: u64,
+    exec_id: ExecId,
     session: Session,
 }
 
-pub(super) async fn start(session: &Session, exec_id: u64, spec: ExecSpec) -> Result<Exec, ExecError> {
-    let link = &session.link;
-    let lost = |lost| ExecError::Call(CallError::Lost(lost));
-    let mut room = link.reserve(STREAMS_PER_EXEC).ok_or(ExecError::TooMany { limit: MAX_EXECS })?;
-    let header = |kind| StreamHeader { kind, exec_id };
-    let stdin = if spec.stdin {
-        Some(link.open(header(StreamKind::Stdin), &mut room).await.map_err(lost)?)
-    } else {
-        None
-    };
-    let stdout = link.open(header(StreamKind::Stdout), &mut room).await.map_err(lost)?;
-    let stderr = link.open(header(StreamKind::Stderr), &mut room).await.map_err(lost)?;
+impl Session {
+    /// Starts a program, and returns when it runs. It is this session's: it is killed when its [`Process`] is dropped or
+    /// the session ends, unless it is [detached](Self::detach) before.
+    ///
+    /// # Errors
+    /// When it cannot be started, with the reason; when the session is lost or the agent does not answer in time.
+    pub async fn exec(&self, spec: ExecSpec) -> Result<Exec, ExecError> {
+        let exec_id = ExecId::random();
+        let lost = |lost| ExecError::Call(CallError::Lost(lost));
+        let wanted = Wanted { stdin: spec.stdin, stdout: true, stderr: spec.terminal.is_none() };
+        let mut room = self.link.reserve(wanted.count()).ok_or(ExecError::TooMany { limit: MAX_EXECS })?;
+        let streams = open(&self.link, exec_id.0, wanted, &mut room).await.map_err(lost)?;
+        let (pid, events) = start(self, request(exec_id, spec, false)).await?;
+        let stdout = streams.stdout.ok_or_else(|| lost(Lost::Closed))?;
+        Ok(Exec {
+            stdin: streams.stdin.map(Stdin::new),
+            stdout: Output::new(stdout),
+            stderr: streams.stderr.map(Output::new),
+            process: Process { pid, events, end: None, signaller: self.signaller(exec_id) },
+        })
+    }
 
-    let request = request(exec_id, spec);
+    /// Starts a program that nobody owns, and returns its number in the guest when it runs. It outlives this session,
+    /// and is kept after its exit, with the last of its output, until it is [forgotten](Self::forget) or too many are kept.
+    ///
+    /// # Errors
+    /// As of [`Self::exec`]. When the session is lost, it may run or not: [`Self::execs`] tells.
+    pub async fn exec_detached(&self, id: ExecId, spec: ExecSpec) -> Result<u32, ExecError> {
+        let (pid, _events) = start(self, request(id, spec, true)).await?;
+        Ok(pid)
+    }
+
+    /// Opens the standard streams of an exec and makes no call: for a supervisor that joins them to an exec itself.
+    ///
+    /// # Errors
+    /// When the session is lost, or holds as many streams as it can.
+    pub async fn stdio(&self, id: ExecId, stdin: bool, stderr: bool) -> Result<Stdio, Lost> {
+        let wanted = Wanted { stdin, stdout: true, stderr };
+        let room = self.link.reserve(wanted.count());
+        let mut room = room.ok_or_else(|| Lost::Protocol("no room for another stream".to_owned()))?;
+        let streams = open(&self.link, id.0, wanted, &mut room).await?;
+        Ok(Stdio {
+            stdin: streams.stdin.map(Stdin::new),
+            stdout: Output::new(streams.stdout.ok_or(Lost::Closed)?),
+            stderr: streams.stderr.map(Output::new),
+        })
+    }
+
+    fn signaller(&self, exec_id: ExecId) -> Signaller {
+        Signaller { exec_id, session: self.clone() }
+    }
+}
+
+/// A call that answers with events. On the heap, since such futures are large and futures of callers hold them.
+type EventsCall<'a> = Pin<
+    Box<dyn Future<Output = Result<tonic::Response<Streaming<v1::ExecEvent>>, tonic::Status>> + Send + 'a>,
+>;
+
+/// Which standard streams are opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) stdin: bool,
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
+}
+
+impl Wanted {
+    pub(super) fn count(self) -> usize {
+        usize::from(self.stdin) + usize::from(self.stdout) + usize::from(self.stderr)
+    }
+}
+
+/// Standard streams as they were opened.
+pub(super) struct Opened {
+    pub(super) stdin: Option<HostStream>,
+    pub(super) stdout: Option<HostStream>,
+    pub(super) stderr: Option<HostStream>,
+}
+
+/// Opens the streams of an exec, or of an attachment.
+pub(super) async fn open(
+    link: &Arc<Link>,
+    id: u64,
+    wanted: Wanted,
+    room: &mut OwnedSemaphorePermit,
+) -> Result<Opened, Lost> {
+    let mut opened = Opened { stdin: None, stdout: None, stderr: None };
+    for (wanted, kind, stream) in [
+        (wanted.stdin, StreamKind::Stdin, &mut opened.stdin),
+        (wanted.stdout, StreamKind::Stdout, &mut opened.stdout),
+        (wanted.stderr, StreamKind::Stderr, &mut opened.stderr),
+    ] {
+        if wanted {
+            *stream = Some(link.open(StreamHeader { kind, id }, room).await?);
+        }
+    }
+    Ok(opened)
+}
+
+/// Makes the call and waits for the program to run.
+async fn start(
+    session: &Session,
+    request: v1::ExecRequest,
+) -> Result<(u32, Streaming<v1::ExecEvent>), ExecError> {
     let mut client = session.client.clone();
-    let within = session.answer;
-    let first = async {
-        let mut events = session.call(async move { client.exec(request).await }).await?;
-        let event = next_event(link, &mut events).await.map_err(CallError::Lost)?;
-        Ok::<_, CallError>((events, event))
-    };
-    let (events, event) =
-        tokio::time::timeout(within, first).await.map_err(|_| CallError::NoAnswer { within })??;
-    let pid = match event {
-        Event::Started(started) => started.pid,
-        Event::Failed(failure) => return Err(ExecError::Failed(StartFailure::from(failure))),
-        Event::Exited(_) => return Err(lost(Lost::Protocol("an exec exited before it started".to_owned()))),
-    };
-    let signaller = Signaller { exec_id, session: session.clone() };
-    Ok(Exec {
-        stdin: stdin.map(Stdin::new),
-        stdout: Output::new(stdout),
-        stderr: Output::new(stderr),
-        process: Process { pid, events, end: None, signaller },
-    })
+    let (events, event) = session.first(Box::pin(async move { client.exec(request).await })).await?;
+    match event {
+        Event::Started(started) => Ok((started.pid, events)),
+        Event::Failed(failure) => Err(ExecError::Failed(StartFailure::from(failure))),
+        Event::Exited(_) | Event::Attached(_) | Event::Dropped(_) => {
+            let lost = Lost::Protocol("an exec has news before it started".to_owned());
+            Err(ExecError::Call(CallError::Lost(lost)))
+        }
+    }
+}
+
+impl Session {
+    /// Makes a call that answers with events, and waits for the first of them.
+    pub(super) async fn first(
+        &self,
+        call: EventsCall<'_>,
+    ) -> Result<(Streaming<v1::ExecEvent>, Event), CallError> {
+        let within = self.answer;
+        let first = async {
+            let mut events = self.call(call).await?;
+            let event = next_event(&self.link, &mut events).await.map_err(CallError::Lost)?;
+            Ok::<_, CallError>((events, event))
+        };
+        tokio::time::timeout(within, first).await.map_err(|_| CallError::NoAnswer { within })?
+    }
 }
 
 impl Process {
+    /// What it is called, in this session and any other.
+    pub fn id(&self) -> ExecId {
+        self.signaller.exec_id
+    }
+
     /// Its number in the guest.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -105,10 +207,14 @@ impl Process {
         if let Some(end) = &self.end {
             return end.clone();
         }
-        let end = match next_event(&self.signaller.session.link, &mut self.events).await {
-            Ok(Event::Exited(exited)) => status(&exited),
-            Ok(_) => Err(Lost::Protocol("an exec started twice".to_owned())),
-            Err(lost) => Err(lost),
+        let end = loop {
+            match next_event(&self.signaller.session.link, &mut self.events).await {
+                Ok(Event::Exited(exited)) => break exit_status(&exited),
+                // Its output is dropped only once it was detached, and then this end is not the one to ask.
+                Ok(Event::Dropped(_)) => {}
+                Ok(_) => break Err(Lost::Protocol("an exec started twice".to_owned())),
+                Err(lost) => break Err(lost),
+            }
         };
         self.end.insert(end).clone()
     }
@@ -125,7 +231,7 @@ impl Signaller {
     /// # Errors
     /// When the session is lost, or the agent silent, or there is no such signal.
     pub async fn signal(&self, signal: i32) -> Result<bool, CallError> {
-        self.send(signal, false).await
+        self.session.signal(self.exec_id, signal, false).await
     }
 
     /// Sends `signal` to every process of the exec. Returns whether its main process was still there.
@@ -133,21 +239,22 @@ impl Signaller {
     /// # Errors
     /// When the session is lost, or the agent silent, or there is no such signal.
     pub async fn signal_all(&self, signal: i32) -> Result<bool, CallError> {
-        self.send(signal, true).await
+        self.session.signal(self.exec_id, signal, true).await
     }
 
-    async fn send(&self, signal: i32, whole_exec: bool) -> Result<bool, CallError> {
-        let request = v1::SignalRequest { exec_id: self.exec_id, signal, whole_exec };
-        let mut client: AgentClient = self.session.client.clone();
-        match self.session.call(async move { client.signal(request).await }).await {
-            Ok(_) => Ok(true),
-            Err(CallError::Refused { code: tonic::Code::NotFound, .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// Tells the exec's terminal its size. Returns whether it was still there.
+    ///
+    /// # Errors
+    /// When the session is lost, or the agent silent, or the exec has no terminal.
+    pub async fn resize(&self, size: TerminalSize) -> Result<bool, CallError> {
+        self.session.resize(self.exec_id, size).await
     }
 }
 
-async fn next_event(link: &Arc<Link>, events: &mut Streaming<v1::ExecEvent>) -> Result<Event, Lost> {
+pub(super) async fn next_event(
+    link: &Arc<Link>,
+    events: &mut Streaming<v1::ExecEvent>,
+) -> Result<Event, Lost> {
     let message = tokio::select! {
         // An event that came before the end counts.
         biased;
@@ -165,11 +272,21 @@ async fn next_event(link: &Arc<Link>, events: &mut Streaming<v1::ExecEvent>) -> 
     }
 }
 
-fn request(exec_id: u64, spec: ExecSpec) -> v1::ExecRequest {
+fn request(exec_id: ExecId, spec: ExecSpec, detached: bool) -> v1::ExecRequest {
     // Zero on the wire is "no limit", so the shortest limit is a millisecond.
     let timeout_ms = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1);
+    let file = |file: super::StagedFile| v1::StagedFile {
+        path: file.path,
+        content: file.content,
+        mode: file.mode.unwrap_or(0),
+    };
+    let rlimit = |limit: super::Rlimit| v1::Rlimit {
+        name: limit.name,
+        soft: limit.soft.unwrap_or(u64::MAX),
+        hard: limit.hard.unwrap_or(u64::MAX),
+    };
     v1::ExecRequest {
-        exec_id,
+        exec_id: exec_id.0,
         argv: spec.argv,
         env: spec.env,
         cwd: spec.cwd,
@@ -178,10 +295,26 @@ fn request(exec_id: u64, spec: ExecSpec) -> v1::ExecRequest {
         groups: spec.groups,
         stdin: spec.stdin,
         timeout_ms: spec.timeout.map_or(0, timeout_ms),
+        terminal: spec.terminal.map(v1::TerminalSize::from),
+        detached,
+        lossless: spec.lossless,
+        files: spec.files.into_iter().map(file).collect(),
+        then: spec.then.into_iter().map(|argv| v1::Argv { argv }).collect(),
+        rlimits: spec.rlimits.into_iter().map(rlimit).collect(),
     }
 }
 
-fn status(exited: &v1::Exited) -> Result<ExitStatus, Lost> {
+impl From<TerminalSize> for v1::TerminalSize {
+    fn from(size: TerminalSize) -> Self {
+        Self { rows: size.rows.into(), columns: size.columns.into() }
+    }
+}
+
+/// What the guest says of an exit, if it is one.
+///
+/// # Errors
+/// When it names neither a code nor a signal that Linux has: the program's fate is unknown.
+pub fn exit_status(exited: &v1::Exited) -> Result<ExitStatus, Lost> {
     let exit = match exited.how {
         Some(How::Code(code)) => u8::try_from(code).ok().map(Exit::Code),
         Some(How::Signal(signal)) if (1..=64).contains(&signal) => Some(Exit::Signal(signal)),
@@ -197,6 +330,31 @@ fn status(exited: &v1::Exited) -> Result<ExitStatus, Lost> {
             max_rss: exited.max_rss_bytes,
             user: Duration::from_micros(exited.user_us),
             system: Duration::from_micros(exited.system_us),
+            memory_peak: exited.memory_peak_bytes,
+            cpu: Duration::from_micros(exited.cpu_us),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_that_says_nothing_is_no_success() {
+        for how in
+            [None, Some(How::Code(256)), Some(How::Code(-1)), Some(How::Signal(0)), Some(How::Signal(65))]
+        {
+            let exited = v1::Exited { how, ..v1::Exited::default() };
+            assert!(matches!(exit_status(&exited), Err(Lost::Protocol(_))), "{how:?}");
+        }
+    }
+
+    #[test]
+    fn a_code_keeps_all_of_its_bits_and_a_signal_is_no_code() {
+        for (how, exit) in [(How::Code(255), Exit::Code(255)), (How::Signal(64), Exit::Signal(64))] {
+            let exited = v1::Exited { how: Some(how), ..v1::Exited::default() };
+            assert_eq!(exit_status(&exited).unwrap().exit, exit);
+        }
+    }
 }

@@ -22,6 +22,49 @@ pub struct ExecSpec {
     pub stdin: bool,
     /// After this the program and all it started are killed.
     pub timeout: Option<Duration>,
+    /// Runs it in a session with a terminal of its own, which is its standard input, output and error.
+    pub terminal: Option<TerminalSize>,
+    /// A detached exec waits for a reader once its output buffer is full, rather than drop the oldest of it. Others
+    /// always wait.
+    pub lossless: bool,
+    /// Written before the program starts, as its user's.
+    pub files: Vec<StagedFile>,
+    /// Programs with their arguments that run one after the other, each once the one before ended with code 0. The exit
+    /// is that of the last one that ran.
+    pub then: Vec<Vec<Vec<u8>>>,
+    /// Resource limits beside the guest's usual ones.
+    pub rlimits: Vec<Rlimit>,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+/// A file that is written before a program starts: whole, or the program does not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedFile {
+    /// Absolute. Its directory must be there.
+    pub path: Vec<u8>,
+    /// All that it is to hold. The request as a whole may have 4 MiB.
+    pub content: Vec<u8>,
+    /// Permission bits; without, 0644.
+    pub mode: Option<u32>,
+}
+
+/// A limit of setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    /// Its name in lower case without `RLIMIT_`, as in `nofile`.
+    pub name: String,
+    /// What holds; none is no limit.
+    pub soft: Option<u64>,
+    /// What the program may raise it to; none is no limit.
+    pub hard: Option<u64>,
 }
 
 /// How a program ended.
@@ -48,13 +91,17 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// What a program and the children that it waited for took.
+/// What a program took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The largest resident set of any of them, bytes.
+    /// The largest resident set of it or any child that it waited for, bytes.
     pub max_rss: u64,
-    /// Time on the guest's CPU in the program.
+    /// Time on the guest's CPU in the program and such children.
     pub user: Duration,
-    /// Time on the guest's CPU in the kernel.
+    /// Time on the guest's CPU in the kernel for them.
     pub system: Duration,
+    /// What all of its processes together held at the most, bytes, files in memory included; zero if it is not known.
+    pub memory_peak: u64,
+    /// Time on the guest's CPU of all of its processes together; zero if it is not known.
+    pub cpu: Duration,
 }

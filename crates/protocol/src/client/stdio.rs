@@ -8,9 +8,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::driver::HostStream;
 
+/// The standard streams of an exec, opened for a supervisor to join.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Its standard input, if that was asked for.
+    pub stdin: Option<Stdin>,
+    /// Its standard output.
+    pub stdout: Output,
+    /// Its standard error, if that was asked for.
+    pub stderr: Option<Output>,
+}
+
 /// What an exec reads from its standard input.
 ///
-/// [`shutdown`](tokio::io::AsyncWriteExt::shutdown), or dropping it, ends the program's input. Writes wait while the
+/// [`shutdown`](tokio::io::AsyncWriteExt::shutdown) ends the program's input. So does dropping it, unless the exec is a
+/// detached one, to which another may come. A terminal's input has no end. Writes wait while the
 /// program does not read; they fail with [`io::ErrorKind::BrokenPipe`] once it no longer can, and with
 /// [`io::ErrorKind::ConnectionAborted`] once the session is lost.
 #[derive(Debug)]
@@ -20,7 +32,8 @@ pub struct Stdin(HostStream);
 ///
 /// Its end means that everything came that was written before the program ended; if the session is lost before, reads
 /// fail with [`io::ErrorKind::ConnectionAborted`] instead. The program waits for a reader that does not read; a
-/// reader that is dropped looks to it like a closed pipe.
+/// reader that is dropped looks to it like a closed pipe. A detached exec waits for nobody, unless it was asked to: what
+/// is missing in an attachment's stream then is told by its [events](super::AttachEvent).
 #[derive(Debug)]
 pub struct Output(HostStream);
 

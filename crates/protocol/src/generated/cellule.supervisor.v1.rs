@@ -9,13 +9,55 @@ pub struct Status {
     /// The steps of the start so far, in their order.
     #[prost(message, repeated, tag = "2")]
     pub phases: ::prost::alloc::vec::Vec<Phase>,
-    /// Why it failed. Only in state FAILED.
+    /// Why it failed, or ended by itself.
     #[prost(message, optional, tag = "3")]
     pub failure: ::core::option::Option<Failure>,
     /// The processes of the sandbox on this host.
     #[prost(message, repeated, tag = "4")]
     pub processes: ::prost::alloc::vec::Vec<HostProcess>,
+    /// Absent until it was started.
+    #[prost(message, optional, tag = "5")]
+    pub main: ::core::option::Option<MainProgram>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MainProgram {
+    /// In the guest's numbering.
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    /// Wall clock, nanoseconds since 1970.
+    #[prost(int64, tag = "2")]
+    pub started_ns: i64,
+    /// The agent's message `Exited`, encoded; empty while it runs. All of its output has been passed on by then.
+    #[prost(bytes = "vec", tag = "3")]
+    pub exited: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartMainRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartMainResponse {
+    /// The agent's message `StartFailure`, encoded; empty if it runs.
+    #[prost(bytes = "vec", tag = "1")]
+    pub failure: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KillRequest {
+    #[prost(int32, tag = "1")]
+    pub signal: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KillResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Phase {
     #[prost(string, tag = "1")]
@@ -128,9 +170,15 @@ pub mod failure {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopRequest {
-    /// How long the guest's processes may take to end before they are killed. Zero ends the machine at once.
+    /// How long the main program, and then every other, may take to end before it is killed. Zero ends the machine at once.
     #[prost(uint64, tag = "1")]
     pub grace_ms: u64,
+    /// What the main program gets first; zero: the image's own, else SIGTERM.
+    #[prost(int32, tag = "2")]
+    pub signal: i32,
+    /// The sandbox is removed once it has ended.
+    #[prost(bool, tag = "3")]
+    pub remove: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopResponse {}
@@ -143,6 +191,9 @@ pub enum State {
     Stopping = 3,
     Stopped = 4,
     Failed = 5,
+    Pausing = 6,
+    Paused = 7,
+    Resuming = 8,
 }
 impl State {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -157,6 +208,9 @@ impl State {
             Self::Stopping => "STOPPING",
             Self::Stopped => "STOPPED",
             Self::Failed => "FAILED",
+            Self::Pausing => "PAUSING",
+            Self::Paused => "PAUSED",
+            Self::Resuming => "RESUMING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -168,6 +222,9 @@ impl State {
             "STOPPING" => Some(Self::Stopping),
             "STOPPED" => Some(Self::Stopped),
             "FAILED" => Some(Self::Failed),
+            "PAUSING" => Some(Self::Pausing),
+            "PAUSED" => Some(Self::Paused),
+            "RESUMING" => Some(Self::Resuming),
             _ => None,
         }
     }
@@ -278,7 +335,84 @@ pub mod supervisor_client {
                 .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Ends the machine. The answer comes when it is gone.
+        /// Starts the sandbox's main program once the agent answers. Clients that want all of its output open their streams
+        /// (named by exec id 1) before. A program that cannot be started is the answer, not an error.
+        pub async fn start_main(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartMainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartMainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/StartMain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("cellule.supervisor.v1.Supervisor", "StartMain"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes the sandbox outlive the connection that this call comes over. Only its owner's, the one that it was started
+        /// with, holds it; on others this does nothing.
+        pub async fn release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/Release",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Release"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends the main program a signal. SIGKILL ends the machine as well, paused or not.
+        pub async fn kill(
+            &mut self,
+            request: impl tonic::IntoRequest<super::KillRequest>,
+        ) -> std::result::Result<tonic::Response<super::KillResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/Kill",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Kill"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Signals the main program, waits, powers off, forces. The answer comes when the machine is gone and the last state is on
+        /// the disk.
         pub async fn stop(
             &mut self,
             request: impl tonic::IntoRequest<super::StopRequest>,
@@ -298,6 +432,48 @@ pub mod supervisor_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Stop"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn pause(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseRequest>,
+        ) -> std::result::Result<tonic::Response<super::PauseResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/Pause",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Pause"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn resume(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResumeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/Resume",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Resume"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -327,11 +503,40 @@ pub mod supervisor_server {
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        /// Ends the machine. The answer comes when it is gone.
+        /// Starts the sandbox's main program once the agent answers. Clients that want all of its output open their streams
+        /// (named by exec id 1) before. A program that cannot be started is the answer, not an error.
+        async fn start_main(
+            &self,
+            request: tonic::Request<super::StartMainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartMainResponse>,
+            tonic::Status,
+        >;
+        /// Makes the sandbox outlive the connection that this call comes over. Only its owner's, the one that it was started
+        /// with, holds it; on others this does nothing.
+        async fn release(
+            &self,
+            request: tonic::Request<super::ReleaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReleaseResponse>, tonic::Status>;
+        /// Sends the main program a signal. SIGKILL ends the machine as well, paused or not.
+        async fn kill(
+            &self,
+            request: tonic::Request<super::KillRequest>,
+        ) -> std::result::Result<tonic::Response<super::KillResponse>, tonic::Status>;
+        /// Signals the main program, waits, powers off, forces. The answer comes when the machine is gone and the last state is on
+        /// the disk.
         async fn stop(
             &self,
             request: tonic::Request<super::StopRequest>,
         ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status>;
+        async fn pause(
+            &self,
+            request: tonic::Request<super::PauseRequest>,
+        ) -> std::result::Result<tonic::Response<super::PauseResponse>, tonic::Status>;
+        async fn resume(
+            &self,
+            request: tonic::Request<super::ResumeRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResumeResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct SupervisorServer<T> {
@@ -455,6 +660,139 @@ pub mod supervisor_server {
                     };
                     Box::pin(fut)
                 }
+                "/cellule.supervisor.v1.Supervisor/StartMain" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartMainSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::StartMainRequest>
+                    for StartMainSvc<T> {
+                        type Response = super::StartMainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartMainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::start_main(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartMainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/Release" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::ReleaseRequest>
+                    for ReleaseSvc<T> {
+                        type Response = super::ReleaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/Kill" => {
+                    #[allow(non_camel_case_types)]
+                    struct KillSvc<T: Supervisor>(pub Arc<T>);
+                    impl<T: Supervisor> tonic::server::UnaryService<super::KillRequest>
+                    for KillSvc<T> {
+                        type Response = super::KillResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::KillRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::kill(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/cellule.supervisor.v1.Supervisor/Stop" => {
                     #[allow(non_camel_case_types)]
                     struct StopSvc<T: Supervisor>(pub Arc<T>);
@@ -483,6 +821,92 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/Pause" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseSvc<T: Supervisor>(pub Arc<T>);
+                    impl<T: Supervisor> tonic::server::UnaryService<super::PauseRequest>
+                    for PauseSvc<T> {
+                        type Response = super::PauseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::pause(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/Resume" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeSvc<T: Supervisor>(pub Arc<T>);
+                    impl<T: Supervisor> tonic::server::UnaryService<super::ResumeRequest>
+                    for ResumeSvc<T> {
+                        type Response = super::ResumeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::resume(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
