@@ -13,12 +13,14 @@ mod mounts;
 mod root;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use cellule_protocol::v1::{BootStep, Problem, problem::Kind};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cgroup::Cgroups;
 use crate::fault::Fault;
+use crate::insight::diff::Sides;
 use crate::port::VirtioPort;
 
 /// What the boot gave.
@@ -39,6 +41,8 @@ pub struct Booted {
 pub struct System {
     /// The directory of the files that the agent puts over the image's, once there is a root filesystem.
     pub files: Option<OwnedFd>,
+    /// What the root filesystem is made of, if there is one.
+    pub(crate) sides: Option<Arc<Sides>>,
     /// The control groups, if the kernel has them.
     pub cgroups: Option<Cgroups>,
 }
@@ -54,10 +58,11 @@ pub fn boot() -> Booted {
         log.problem(Kind::Module, fault);
     }
     let mut system = System::default();
-    let files = log.try_step("root filesystem", root::mount);
-    match files {
-        Ok(files) => {
-            system.files = Some(files);
+    let root = log.try_step("root filesystem", root::mount);
+    match root {
+        Ok(parts) => {
+            system.files = Some(parts.files);
+            system.sides = Some(Arc::new(parts.sides));
             for (name, mount) in mounts::CONTAINER {
                 log.step(name, Kind::Mount, mount);
             }

@@ -53,6 +53,11 @@ impl Cgroups {
         Ok(Self { parent, next: AtomicU64::new(1), outlived: Mutex::default() })
     }
 
+    /// CPU time that all execs took together, in microseconds; zero if the kernel does not say.
+    pub(crate) fn cpu_us(&self) -> u64 {
+        cpu_us(&self.parent)
+    }
+
     /// A new, empty group.
     pub(crate) fn make(&self) -> io::Result<Cgroup> {
         let path = self.parent.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
@@ -88,9 +93,26 @@ impl Cgroup {
         Ok(list.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
+    /// What its processes held together at the most, in bytes; zero if the kernel does not say.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        let peak = fs::read_to_string(self.path.join("memory.peak")).unwrap_or_default();
+        peak.trim().parse().unwrap_or(0)
+    }
+
+    /// CPU time that its processes took together, in microseconds; zero if the kernel does not say.
+    pub(crate) fn cpu_us(&self) -> u64 {
+        cpu_us(&self.path)
+    }
+
     /// Whether the kernel killed one of its processes for want of memory.
     pub(crate) fn oom_killed(&self) -> bool {
         let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
         events.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
     }
+}
+
+fn cpu_us(group: &Path) -> u64 {
+    let stat = fs::read_to_string(group.join("cpu.stat")).unwrap_or_default();
+    let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
+    usage.and_then(|usage| usage.trim().parse().ok()).unwrap_or(0)
 }

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use crate::log::LOG;
+
 /// A step that failed and why. The message is the whole chain, since it crosses the wire as text.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
@@ -30,8 +32,10 @@ impl<T, E: Display> Context<T> for Result<T, E> {
     }
 }
 
-/// Writes a line to the console, where the host finds it when all else fails.
+/// Writes a line to the console, where the host finds it when all else fails, and keeps it for hosts that ask.
 pub fn report(message: impl Display) {
+    let message = message.to_string();
+    LOG.add(&message);
     // A console that can't be written to leaves nobody to tell.
     let _unwritable = writeln!(io::stderr(), "cellule-guest-agent: {message}");
 }

@@ -6,7 +6,8 @@ mod power;
 
 use std::ffi::CStr;
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cellule_protocol::v1::{BootStep, HandshakeRequest, HandshakeResponse, Problem, problem::Kind};
 
@@ -15,6 +16,10 @@ pub(crate) use self::power::shut_down;
 use crate::boot::System;
 use crate::cgroup::Cgroups;
 use crate::fault::Fault;
+use crate::insight::diff::Sides;
+
+/// Where the boot mounts something over whatever is there.
+const MOUNTED: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 /// The machine that this program is PID 1 of.
 #[derive(Debug)]
@@ -38,6 +43,15 @@ impl Machine {
 
     pub(crate) fn cgroups(&self) -> Option<&Cgroups> {
         self.system.cgroups.as_ref()
+    }
+
+    /// The root filesystem and its image, if there are any, and what of it is the agent's doing.
+    pub(crate) fn sides(&self) -> Option<(Arc<Sides>, Vec<Vec<u8>>)> {
+        let sides = Arc::clone(self.system.sides.as_ref()?);
+        let configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        let mounted = configured.mounted().map(|path| path.as_os_str().as_bytes().to_vec());
+        let boots = MOUNTED.iter().map(|path| path.as_bytes().to_vec());
+        Some((sides, boots.chain(mounted).collect()))
     }
 
     /// Makes the machine what the host asks for, as far as it goes.

@@ -105,8 +105,8 @@ impl Port for VirtioPort {
 }
 
 /// Makes the event loop watch a descriptor.
-fn register<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-    // SAFETY: every type that this module passes owns its descriptor, or a share in it, for as long as it lives, and
+pub(crate) fn register<T: AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    // SAFETY: every type that this crate passes owns its descriptor, or a share in it, for as long as it lives, and
     // always returns that one.
     unsafe { AsyncFd::register_with_interest(owner, interest) }.map_err(|error| error.into_parts().1)
 }

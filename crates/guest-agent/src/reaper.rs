@@ -86,11 +86,6 @@ impl Reaper {
         }
     }
 
-    /// How many processes are watched.
-    pub(crate) fn watched(&self) -> usize {
-        self.lock().len()
-    }
-
     fn reap(&self) {
         let mut watched = self.lock();
         let mut any = false;

@@ -1,26 +1,29 @@
-//! Owns the sessions: one host at a time, its streams, its calls, its execs.
+//! Owns the sessions: one host at a time, its streams, its calls.
 //!
-//! A session's end takes all of it along: calls are dropped, and with them every exec that was still running. The next
-//! session finds nothing of the former but the machine and what programs left running behind them.
+//! A session's end takes all of it along: calls are dropped, and with them every exec that somebody owned. The next
+//! session finds of the former the machine, the detached execs, and what programs left running behind them.
 
 mod service;
 mod streams;
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cellule_protocol::mux::{MAX_STREAMS, MuxStream};
 use cellule_protocol::server::Streams;
 use cellule_protocol::stream::{StreamHeader, StreamKind};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tonic::Status;
 
 use self::streams::ExecStreams;
+pub(crate) use self::streams::{Stdio, Wanted};
 use crate::cgroup::Cgroups;
-use crate::exec::Running;
+use crate::exec::Registry;
 use crate::fault::report;
+use crate::files::{Transfers, Workers};
 use crate::machine::Machine;
 use crate::port::Port;
 use crate::reaper::Reaper;
@@ -28,6 +31,10 @@ use crate::wire::Wire;
 
 /// How long a stream may take to say what it is for.
 const HEADER_WITHIN: Duration = Duration::from_secs(10);
+/// Calls that are answered on threads of their own, at a time.
+const MAX_APART: usize = 4;
+/// Descriptors that the agent itself may hold.
+const OPEN_FILES: u64 = 65_536;
 /// How long to wait before a port that failed, or gave no session, is tried again.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
@@ -36,19 +43,32 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 pub struct Agent {
     machine: Option<Machine>,
     pub(crate) reaper: Reaper,
+    pub(crate) execs: Registry,
+    pub(crate) workers: Arc<Workers>,
+    /// Places for what is done apart from the one thread.
+    apart: Arc<Semaphore>,
+    open_files: Option<libc::rlimit>,
 }
 
 /// What one session has.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     pub(crate) streams: ExecStreams,
-    running: Mutex<HashMap<u64, Arc<Running>>>,
+    pub(crate) transfers: Transfers,
 }
 
 impl Agent {
     /// An agent that serves `machine`, or, without one, only runs programs where it runs itself.
     pub fn new(machine: Option<Machine>) -> Arc<Self> {
-        Arc::new(Self { machine, reaper: Reaper::default() })
+        let open_files = take_open_files();
+        Arc::new(Self {
+            machine,
+            reaper: Reaper::default(),
+            execs: Registry::default(),
+            workers: Arc::default(),
+            apart: Arc::new(Semaphore::new(MAX_APART)),
+            open_files,
+        })
     }
 
     /// Serves one host after another for as long as the port has any.
@@ -117,6 +137,7 @@ impl Agent {
             StreamKind::Stdin | StreamKind::Stdout | StreamKind::Stderr => {
                 session.streams.offer(header, stream);
             }
+            StreamKind::Data => session.transfers.offer(header.id, stream),
             // Not for an agent: dropped, that is reset.
             StreamKind::Supervisor => {}
         }
@@ -131,29 +152,29 @@ impl Agent {
         self.machine.as_ref().is_none_or(Machine::has_root)
     }
 
+    /// A place for a thread of a call's own, if there is one.
+    pub(crate) fn place_apart(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let place = Arc::clone(&self.apart).try_acquire_owned();
+        place.map_err(|_| Status::resource_exhausted("as many such calls as there may be are under way"))
+    }
+
+    /// The limit of open files that programs get; none if it is the agent's own.
+    pub(crate) fn open_files(&self) -> Option<libc::rlimit> {
+        self.open_files
+    }
+
     pub(crate) fn cgroups(&self) -> Option<&Cgroups> {
         self.machine.as_ref()?.cgroups()
     }
 }
 
-impl Session {
-    pub(crate) fn enter(&self, id: u64, running: &Arc<Running>) {
-        self.lock().insert(id, Arc::clone(running));
-    }
-
-    pub(crate) fn leave(&self, id: u64) {
-        self.lock().remove(&id);
-    }
-
-    pub(crate) fn runs(&self, id: u64) -> bool {
-        self.lock().contains_key(&id)
-    }
-
-    fn find(&self, id: u64) -> Option<Arc<Running>> {
-        self.lock().get(&id).cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Running>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Lets this process, which holds several descriptors for each exec, have as many as it may. Returns the limit that it was
+/// given, which is the one for programs.
+fn take_open_files() -> Option<libc::rlimit> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let given = getrlimit(Resource::Nofile);
+    let (current, maximum) = (given.current?, given.maximum);
+    let most = maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES)).max(current);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }).ok()?;
+    Some(libc::rlimit { rlim_cur: current, rlim_max: maximum.unwrap_or(libc::RLIM_INFINITY) })
 }

@@ -10,6 +10,7 @@ use rustix::mount::{MountFlags, mount as mount_at, mount_move};
 
 use super::disk;
 use crate::fault::{Context, Fault};
+use crate::insight::diff::Sides;
 
 const SERIAL: &str = "rootfs";
 const IMAGE: &str = "/cellule/image";
@@ -20,9 +21,16 @@ const WORK: &str = "/cellule/writable/work";
 const FILES: &str = "/cellule/writable/files";
 const ROOT: &str = "/cellule/root";
 
-/// Mounts the image and its writable side, and makes them `/`. Returns the directory of the agent's own files, which
-/// has no name any more afterwards.
-pub(super) fn mount() -> Result<OwnedFd, Fault> {
+/// Directories of the root filesystem's parts, which have no names any more.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// The agent's own files.
+    pub(super) files: OwnedFd,
+    pub(super) sides: Sides,
+}
+
+/// Mounts the image and its writable side, and makes them `/`.
+pub(super) fn mount() -> Result<Parts, Fault> {
     let disk = disk::find(SERIAL)?;
     for directory in [IMAGE, WRITABLE, ROOT] {
         make(directory)?;
@@ -41,13 +49,14 @@ pub(super) fn mount() -> Result<OwnedFd, Fault> {
     mount_at("overlay", ROOT, "overlay", MountFlags::empty(), Some(options.as_c_str()))
         .context("mount the overlay")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let files = rustix::fs::open(FILES, flags, Mode::empty()).context(format_args!("open {FILES}"))?;
+    let open = |path: &str| rustix::fs::open(path, flags, Mode::empty()).context(format_args!("open {path}"));
+    let parts = Parts { files: open(FILES)?, sides: Sides { upper: open(UPPER)?, lower: open(IMAGE)? } };
     // The initramfs can't be left by pivot_root, only covered.
     std::env::set_current_dir(ROOT).context("enter the overlay")?;
     mount_move(".", "/").context("move the overlay to the root")?;
     rustix::process::chroot(".").context("change the root")?;
     std::env::set_current_dir("/").context("enter the new root")?;
-    Ok(files)
+    Ok(parts)
 }
 
 fn make(directory: &str) -> Result<(), Fault> {

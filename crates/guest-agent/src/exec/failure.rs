@@ -36,6 +36,10 @@ impl Failure {
         Self::new(Kind::ResourceExhausted, "", format!("{doing}: {error}")).with_errno(error)
     }
 
+    pub(super) fn too_many(limit: usize) -> Self {
+        Self::new(Kind::ResourceExhausted, "", format!("{limit} programs run already"))
+    }
+
     pub(super) fn internal(doing: &str, error: &io::Error) -> Self {
         Self::new(Kind::Internal, "", format!("{doing}: {error}")).with_errno(error)
     }
@@ -81,6 +85,11 @@ impl Failure {
             _ => (Kind::Internal, "argv[0]", format!("execute {quoted}: {error}")),
         };
         Self::new(kind, field, message).with_errno(error)
+    }
+
+    /// What a shell would exit with, and say.
+    pub(super) fn as_of_a_shell(&self) -> (i32, &str) {
+        (if self.kind == Kind::NotFound { 127 } else { 126 }, &self.message)
     }
 
     pub(super) fn into_message(self) -> StartFailure {

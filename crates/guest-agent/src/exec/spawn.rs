@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   agent                                   child (nothing here may allocate or take a lock)
-//!    │ clone3, inside its control group ──▶  session, signals, stdio, directory, groups, user
+//!    │ clone3, inside its control group ──▶  session, signals, stdio, terminal, directory, limits, groups, user
 //!    │                                       execve each candidate
 //!    │ ◀── error pipe: nothing and its end: the program runs
 //!    │ ◀── error pipe: step and errno: it does not
@@ -10,18 +10,18 @@
 
 use std::ffi::{CString, c_char};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use cellule_protocol::v1::start_failure::Kind;
-use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 
 use super::failure::{Failure, quote};
-use super::plan::Plan;
+use super::plan::{Link, Plan};
+use super::stdio::Theirs;
 use crate::cgroup::Cgroup;
 use crate::reaper::{Ended, Reaper};
 
@@ -37,9 +37,6 @@ pub(super) struct Child {
     pub(super) pid: Pid,
     pub(super) ended: oneshot::Receiver<Ended>,
     pub(super) failed: Outcome,
-    pub(super) stdin: Option<Sender>,
-    pub(super) stdout: Receiver,
-    pub(super) stderr: Receiver,
 }
 
 /// The error pipe's end.
@@ -55,45 +52,31 @@ pub(super) struct Outcome {
 enum Step {
     Session = 1,
     Stdio,
+    Terminal,
     WorkingDirectory,
     Identity,
     Execute,
+    /// The first limit of the request; the others follow.
+    Limits = 0x100,
 }
 
-/// Makes the process that `plan` describes.
-pub(super) fn spawn(plan: &Plan, reaper: &Reaper, cgroup: Option<&Cgroup>) -> Result<Child, Failure> {
-    let exhausted = |error: io::Error| Failure::exhausted("make pipes", &error);
-    let owner = plan.identity.uid;
-    let (stdin, stdin_ours) = if plan.stdin {
-        let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| exhausted(error.into()))?;
-        (theirs, Some(ours))
-    } else {
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        (null.map_err(|error| Failure::internal("open /dev/null", &error.into()))?, None)
-    };
-    let (stdout_ours, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| exhausted(error.into()))?;
-    let (stderr_ours, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| exhausted(error.into()))?;
-    let (outcome_ours, outcome) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| exhausted(error.into()))?;
-    if owner != 0 {
-        // Otherwise /dev/stdout, a link to the pipe, could not be opened by its own program.
-        for pipe in
-            [stdin_ours.is_some().then_some(&stdin), Some(&stdout), Some(&stderr)].into_iter().flatten()
-        {
-            let _theirs = rustix::fs::fchown(pipe, Some(rustix::fs::Uid::from_raw(owner)), None);
-        }
-    }
-    let stdin_ours = stdin_ours.map(Sender::from_owned_fd).transpose().map_err(exhausted)?;
-    let ours = |pipe: OwnedFd| Receiver::from_owned_fd(pipe).map_err(exhausted);
-    let (stdout_ours, stderr_ours, outcome_ours) =
-        (ours(stdout_ours)?, ours(stderr_ours)?, ours(outcome_ours)?);
-
-    let image =
-        Image::new(plan, [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()], outcome.as_raw_fd());
+/// Makes the process of one program of `plan`.
+pub(super) fn spawn(
+    plan: &Plan,
+    link: &Link,
+    stdio: &Theirs,
+    reaper: &Reaper,
+    cgroup: Option<&Cgroup>,
+) -> Result<Child, Failure> {
+    let pipe = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
+    let pipe = pipe.and_then(|(ours, theirs)| Ok((Receiver::from_owned_fd(ours)?, theirs)));
+    let (outcome_ours, outcome) = pipe.map_err(|error| Failure::exhausted("make a pipe", &error))?;
+    let image = Image::new(plan, link, stdio, outcome.as_raw_fd());
     let (pid, ended) =
         reaper.spawn(|| image.fork(cgroup)).map_err(|error| Failure::exhausted("make a process", &error))?;
-    let program = plan.argv.first().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
+    let program = link.argv.first().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
     let failed = Outcome { pipe: outcome_ours, program, cwd: plan.cwd.as_bytes().to_vec() };
-    Ok(Child { pid, ended, failed, stdin: stdin_ours, stdout: stdout_ours, stderr: stderr_ours })
+    Ok(Child { pid, ended, failed })
 }
 
 impl Outcome {
@@ -122,7 +105,14 @@ impl Outcome {
             let message = format!("enter {}: {error}", quote(&self.cwd));
             return Failure::new(Kind::BadWorkingDirectory, "cwd", message).with_errno(error);
         }
-        let doing = if step == Step::Identity as i32 { "take on the user" } else { "set the process up" };
+        if let Ok(at) = usize::try_from(step - Step::Limits as i32) {
+            return Failure::invalid(format!("rlimits[{at}]"), error.to_string()).with_errno(error);
+        }
+        let doing = match step {
+            step if step == Step::Identity as i32 => "take on the user",
+            step if step == Step::Terminal as i32 => "take hold of the terminal",
+            _ => "set the process up",
+        };
         Failure::internal(doing, error)
     }
 }
@@ -130,6 +120,7 @@ impl Outcome {
 /// All that the child needs, in the kernel's form, made before there is a child.
 struct Image<'a> {
     plan: &'a Plan,
+    link: &'a Link,
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
     stdio: [RawFd; 3],
@@ -137,11 +128,21 @@ struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    fn new(plan: &'a Plan, stdio: [RawFd; 3], outcome: RawFd) -> Self {
+    fn new(plan: &'a Plan, link: &'a Link, stdio: &Theirs, outcome: RawFd) -> Self {
         let pointers = |strings: &[CString]| {
             strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
         };
-        Self { plan, argv: pointers(&plan.argv), env: pointers(&plan.env), stdio, outcome }
+        let input = stdio.stdin.as_raw_fd();
+        let [output, error] =
+            stdio.outputs.as_ref().map_or([input; 2], |outputs| outputs.each_ref().map(AsRawFd::as_raw_fd));
+        Self {
+            plan,
+            link,
+            argv: pointers(&link.argv),
+            env: pointers(&plan.env),
+            stdio: [input, output, error],
+            outcome,
+        }
     }
 
     fn fork(&self, cgroup: Option<&Cgroup>) -> io::Result<Pid> {
@@ -169,10 +170,10 @@ impl<'a> Image<'a> {
         unsafe {
             let (step, errno) = match self.prepare() {
                 Err(failed) => failed,
-                Ok(()) => (Step::Execute, self.execute()),
+                Ok(()) => (Step::Execute as i32, self.execute()),
             };
             let mut report = [0_u8; REPORT];
-            report[..4].copy_from_slice(&(step as i32).to_ne_bytes());
+            report[..4].copy_from_slice(&step.to_ne_bytes());
             report[4..].copy_from_slice(&errno.to_ne_bytes());
             libc::write(self.outcome, report.as_ptr().cast(), REPORT);
             libc::_exit(127)
@@ -181,8 +182,8 @@ impl<'a> Image<'a> {
 
     /// # Safety
     /// As [`Self::become_program`].
-    unsafe fn prepare(&self) -> Result<(), (Step, i32)> {
-        let check = |step: Step, result: i64| if result < 0 { Err((step, errno())) } else { Ok(()) };
+    unsafe fn prepare(&self) -> Result<(), (i32, i32)> {
+        let check = |step: Step, result: i64| if result < 0 { Err((step as i32, errno())) } else { Ok(()) };
         let identity = &self.plan.identity;
         // SAFETY: plain system calls; the pointers are to locals, or to what the plan owns. The raw identity calls
         // are meant: libc's own would try to synchronise threads that the child does not have.
@@ -199,10 +200,22 @@ impl<'a> Image<'a> {
             for (fd, target) in self.stdio.into_iter().zip(0..) {
                 check(Step::Stdio, i64::from(libc::dup2(fd, target)))?;
             }
+            if self.plan.terminal.is_some() {
+                check(Step::Terminal, i64::from(libc::ioctl(0, libc::TIOCSCTTY, 0)))?;
+            }
             // All are opened so; this makes it true of whatever a library opened.
             libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
             // As root, since a container's user may be placed where it could not go by itself.
             check(Step::WorkingDirectory, i64::from(libc::chdir(self.plan.cwd.as_ptr())))?;
+            // As root, too, which alone may raise a hard limit.
+            if let Some(open_files) = &self.plan.open_files {
+                check(Step::Session, i64::from(libc::setrlimit(libc::RLIMIT_NOFILE, open_files)))?;
+            }
+            for (limit, step) in self.plan.limits.iter().zip(Step::Limits as i32..) {
+                if libc::setrlimit(limit.resource, &raw const limit.value) < 0 {
+                    return Err((step, errno()));
+                }
+            }
             if libc::geteuid() == 0 {
                 let groups = &identity.groups;
                 check(Step::Identity, libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
@@ -221,11 +234,11 @@ impl<'a> Image<'a> {
     /// As [`Self::become_program`].
     unsafe fn execute(&self) -> i32 {
         let mut worst = libc::ENOENT;
-        for program in &self.plan.programs {
+        for program in &self.link.programs {
             // SAFETY: all three are terminated, and of strings that the plan owns.
             unsafe { libc::execve(program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
             match errno() {
-                libc::ENOENT | libc::ENOTDIR if self.plan.programs.len() > 1 => {}
+                libc::ENOENT | libc::ENOTDIR if self.link.programs.len() > 1 => {}
                 // One that may not be executed is passed over, and named if nothing better follows.
                 libc::EACCES => worst = libc::EACCES,
                 other => return other,

@@ -3,6 +3,7 @@
 //! The files are hostile: only a regular file of bounded size is read, and lines that are not of the known form are as
 //! good as absent.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -32,6 +33,29 @@ pub(super) struct Identity {
 /// Whom `user`, "name|uid[:group|gid]" or nothing for root, with `additional` groups means in this image.
 pub(super) fn resolve(user: &str, additional: &[String]) -> Result<Identity, Failure> {
     resolve_in(user, additional, &read(PASSWD), &read(GROUP))
+}
+
+/// Whom "user", "user:group" or ":group" means in this image; what is not given is not to change.
+pub(crate) fn owner(text: &str) -> Result<(Option<u32>, Option<u32>), String> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    if user.is_empty() && group.is_none_or(str::is_empty) {
+        return Err("no user and no group is named".to_owned());
+    }
+    let identity = resolve(text, &[]).map_err(|failure| failure.into_message().message)?;
+    Ok(((!user.is_empty()).then_some(identity.uid), group.map(|_| identity.gid)))
+}
+
+/// The number of a group of this image, by its name.
+pub(super) fn group(name: &str) -> Option<u32> {
+    let file = read(GROUP).ok()?;
+    file.lines().filter_map(Group::parse).find(|group| group.name == name).map(|group| group.gid)
+}
+
+/// The names of this image's users, by their numbers.
+pub(crate) fn names() -> HashMap<u32, String> {
+    let file = read(PASSWD).unwrap_or_default();
+    // The first line of a number is the one that counts.
+    file.lines().rev().filter_map(User::parse).map(|user| (user.uid, user.name.to_owned())).collect()
 }
 
 type Contents = Result<String, io::Error>;

@@ -24,6 +24,13 @@ pub(super) struct Configured {
     read_only: bool,
 }
 
+impl Configured {
+    /// Where something was put over the root filesystem.
+    pub(super) fn mounted(&self) -> impl Iterator<Item = &Path> {
+        self.mounted.iter().map(PathBuf::as_path)
+    }
+}
+
 /// Applies each part, and tells of each whether it went well.
 pub(super) fn apply(
     wanted: &Configuration,

@@ -7,24 +7,26 @@ use std::time::Duration;
 use cellule_protocol::mux::MuxStream;
 use cellule_protocol::v1;
 use cellule_protocol::v1::agent_server::{Agent as AgentService, AgentServer};
-use futures::stream;
+use cellule_protocol::v1::files_server::{FilesServer, SERVICE_NAME as FILES};
+use futures::Stream;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tonic::codegen::Service as _;
 use tonic::{Request, Response, Status};
 
 use super::{Agent, Session};
-use crate::{boot, exec, machine};
+use crate::exec::calls;
+use crate::insight::{self, diff, processes, stats};
+use crate::log::LOG;
+use crate::machine::Machine;
+use crate::{boot, files, machine};
 
-/// Events of an exec: it started, it exited.
-const EVENTS: usize = 2;
 /// The largest request, above what Linux takes as arguments and environment.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-/// Execs and as many short calls again.
-const MAX_CALLS: u32 = 128;
+/// All execs that run, and as many short calls as may well come at once.
+const MAX_CALLS: u32 = 640;
 /// What a call that is not read ahead of may hold.
 const WINDOW: u32 = 64 * 1024;
 /// How long the answer to a power-off gets to leave.
@@ -32,8 +34,16 @@ const ANSWER_LEAVES_WITHIN: Duration = Duration::from_millis(20);
 
 /// Serves the calls on `stream` until it ends.
 pub(super) async fn serve(agent: Arc<Agent>, session: Arc<Session>, stream: MuxStream) {
+    let files = FilesServer::new(files::Service::new(Arc::clone(&agent), Arc::clone(&session)));
     let service = AgentServer::new(Service { agent, session }).max_decoding_message_size(MAX_MESSAGE);
-    let service = service_fn(move |request| service.clone().call(request));
+    let service = service_fn(move |request: hyper::Request<_>| {
+        let path = request.uri().path();
+        if path.strip_prefix('/').is_some_and(|path| path.starts_with(FILES)) {
+            files.clone().call(request)
+        } else {
+            service.clone().call(request)
+        }
+    });
     let connection = Builder::new(TokioExecutor::new())
         .max_concurrent_streams(MAX_CALLS)
         .initial_stream_window_size(WINDOW)
@@ -48,11 +58,15 @@ struct Service {
     session: Arc<Session>,
 }
 
-type ExecEvents = Pin<Box<dyn futures::Stream<Item = Result<v1::ExecEvent, Status>> + Send>>;
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ExecEvents = Answers<v1::ExecEvent>;
 
 #[async_trait::async_trait]
 impl AgentService for Service {
     type ExecStream = ExecEvents;
+    type AttachStream = ExecEvents;
+    type DiffStream = Answers<v1::DiffResponse>;
+    type LogStream = Answers<v1::LogLine>;
 
     async fn handshake(
         &self,
@@ -65,39 +79,86 @@ impl AgentService for Service {
     }
 
     async fn exec(&self, request: Request<v1::ExecRequest>) -> Result<Response<ExecEvents>, Status> {
-        let (sender, mut receiver) = mpsc::channel(EVENTS);
-        let (agent, session) = (Arc::clone(&self.agent), Arc::clone(&self.session));
-        tokio::spawn(exec::run(agent, session, request.into_inner(), sender));
-        Ok(Response::new(Box::pin(stream::poll_fn(move |cx| receiver.poll_recv(cx)))))
+        let events = calls::exec(&self.agent, &self.session, request.into_inner());
+        Ok(Response::new(received(events)))
+    }
+
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Result<Response<ExecEvents>, Status> {
+        let events = calls::attach(&self.agent, &self.session, request.into_inner()).await?;
+        Ok(Response::new(received(events)))
+    }
+
+    async fn list_execs(
+        &self,
+        _: Request<v1::ListExecsRequest>,
+    ) -> Result<Response<v1::ListExecsResponse>, Status> {
+        Ok(Response::new(calls::list(&self.agent)))
     }
 
     async fn signal(
         &self,
         request: Request<v1::SignalRequest>,
     ) -> Result<Response<v1::SignalResponse>, Status> {
-        let v1::SignalRequest { exec_id, signal, whole_exec } = request.into_inner();
-        let signal = Signal::from_named_raw(signal)
-            .ok_or_else(|| Status::invalid_argument(format!("no signal has the number {signal}")))?;
-        let Some(running) = self.session.find(exec_id) else {
-            return Err(Status::not_found("no such exec runs"));
-        };
-        let reaper = &self.agent.reaper;
-        let sent =
-            if whole_exec { running.signal_all(reaper, signal) } else { running.signal(reaper, signal) };
-        match sent {
-            Ok(true) => Ok(Response::new(v1::SignalResponse {})),
-            Ok(false) => Err(Status::not_found("no such exec runs")),
-            Err(error) => Err(Status::failed_precondition(format!("the signal can't be sent: {error}"))),
-        }
+        calls::signal(&self.agent, request.into_inner()).map(Response::new)
+    }
+
+    async fn resize(
+        &self,
+        request: Request<v1::ResizeRequest>,
+    ) -> Result<Response<v1::ResizeResponse>, Status> {
+        calls::resize(&self.agent, request.into_inner()).map(Response::new)
+    }
+
+    async fn detach(
+        &self,
+        request: Request<v1::DetachRequest>,
+    ) -> Result<Response<v1::DetachResponse>, Status> {
+        calls::detach(&self.agent, request.into_inner()).map(Response::new)
+    }
+
+    async fn forget(
+        &self,
+        request: Request<v1::ForgetRequest>,
+    ) -> Result<Response<v1::ForgetResponse>, Status> {
+        calls::forget(&self.agent, request.into_inner()).map(Response::new)
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         Ok(Response::new(v1::StatusResponse {
-            running_execs: u32::try_from(self.agent.reaper.watched()).unwrap_or(u32::MAX),
+            running_execs: u32::try_from(self.agent.execs.running()).unwrap_or(u32::MAX),
             memory_available_bytes: machine::memory_available_bytes(),
             uptime_us: boot::since_boot_us(),
             agent_rss_bytes: machine::own_rss_bytes(),
         }))
+    }
+
+    async fn stats(&self, _: Request<v1::StatsRequest>) -> Result<Response<v1::StatsResponse>, Status> {
+        Ok(Response::new(stats::stats(self.agent.cgroups())))
+    }
+
+    async fn processes(
+        &self,
+        _: Request<v1::ProcessesRequest>,
+    ) -> Result<Response<v1::ProcessesResponse>, Status> {
+        let processes = insight::apart(self.agent.place_apart()?, "processes", processes::list).await?;
+        Ok(Response::new(v1::ProcessesResponse { processes }))
+    }
+
+    async fn diff(&self, _: Request<v1::DiffRequest>) -> Result<Response<Answers<v1::DiffResponse>>, Status> {
+        let sides = self.agent.machine().and_then(Machine::sides);
+        let (sides, skip) = sides.ok_or_else(|| {
+            Status::failed_precondition("this agent has no root filesystem to compare with its image")
+        })?;
+        let answers = diff::in_the_background(self.agent.place_apart()?, sides, skip)?;
+        Ok(Response::new(received(answers)))
+    }
+
+    async fn log(&self, _: Request<v1::LogRequest>) -> Result<Response<Answers<v1::LogLine>>, Status> {
+        let lines = futures::stream::unfold(LOG.lines(), |mut lines| async {
+            let line = lines.next().await;
+            Some((Ok(line), lines))
+        });
+        Ok(Response::new(Box::pin(lines)))
     }
 
     async fn power_off(
@@ -115,4 +176,9 @@ impl AgentService for Service {
         });
         Ok(Response::new(v1::PowerOffResponse {}))
     }
+}
+
+/// The messages of a channel, until its last sender is gone.
+fn received<T: Send + 'static>(mut receiver: mpsc::Receiver<Result<T, Status>>) -> Answers<T> {
+    Box::pin(futures::stream::poll_fn(move |cx| receiver.poll_recv(cx)))
 }

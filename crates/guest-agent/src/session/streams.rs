@@ -20,12 +20,20 @@ pub(crate) struct ExecStreams {
     came: Notify,
 }
 
-/// The streams of one exec.
+/// The streams of one exec, or of one attachment to it.
 #[derive(Debug)]
 pub(crate) struct Stdio {
     pub(crate) stdin: Option<MuxStream>,
-    pub(crate) stdout: MuxStream,
-    pub(crate) stderr: MuxStream,
+    pub(crate) stdout: Option<MuxStream>,
+    pub(crate) stderr: Option<MuxStream>,
+}
+
+/// Which of them come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,23 +50,23 @@ impl ExecStreams {
             StreamKind::Stdin => Slot::Stdin,
             StreamKind::Stdout => Slot::Stdout,
             StreamKind::Stderr => Slot::Stderr,
-            StreamKind::Calls | StreamKind::Supervisor => return,
+            StreamKind::Calls | StreamKind::Data | StreamKind::Supervisor => return,
         };
         let mut waiting = self.lock();
         waiting.retain(|_, (_, since)| since.elapsed() < MEET_WITHIN);
         if waiting.len() < MAX_STREAMS {
-            waiting.entry((header.exec_id, slot)).or_insert((stream, Instant::now()));
+            waiting.entry((header.id, slot)).or_insert((stream, Instant::now()));
         }
         drop(waiting);
         self.came.notify_waiters();
     }
 
-    /// Waits for the streams of one exec.
-    pub(crate) async fn take(&self, exec_id: u64, stdin: bool) -> Result<Stdio, Failure> {
+    /// Waits for the streams that name `id`.
+    pub(crate) async fn take(&self, id: u64, wanted: Wanted) -> Result<Stdio, Failure> {
         let meet = async {
             loop {
                 let came = self.came.notified();
-                if let Some(stdio) = self.try_take(exec_id, stdin) {
+                if let Some(stdio) = self.try_take(id, wanted) {
                     return stdio;
                 }
                 came.await;
@@ -69,14 +77,18 @@ impl ExecStreams {
             .map_err(|_| Failure::no_streams("its input and output streams did not come"))
     }
 
-    fn try_take(&self, exec_id: u64, stdin: bool) -> Option<Stdio> {
+    fn try_take(&self, id: u64, wanted: Wanted) -> Option<Stdio> {
         let mut waiting = self.lock();
-        let has = |slot| waiting.contains_key(&(exec_id, slot));
-        if !has(Slot::Stdout) || !has(Slot::Stderr) || (stdin && !has(Slot::Stdin)) {
+        let slots =
+            [(wanted.stdin, Slot::Stdin), (wanted.stdout, Slot::Stdout), (wanted.stderr, Slot::Stderr)];
+        if slots.iter().any(|(wanted, slot)| *wanted && !waiting.contains_key(&(id, *slot))) {
             return None;
         }
-        let mut take = |slot| waiting.remove(&(exec_id, slot)).map(|(stream, _)| stream);
-        Some(Stdio { stdin: take(Slot::Stdin), stdout: take(Slot::Stdout)?, stderr: take(Slot::Stderr)? })
+        let [stdin, stdout, stderr] = slots.map(|(wanted, slot)| {
+            let taken = waiting.remove(&(id, slot)).map(|(stream, _)| stream);
+            taken.filter(|_| wanted)
+        });
+        Some(Stdio { stdin, stdout, stderr })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(u64, Slot), (MuxStream, Instant)>> {

@@ -52,6 +52,17 @@ async fn a_host_that_begins_anew_inside_a_frame_is_heard_on_its_second_greeting(
 }
 
 #[tokio::test]
+async fn on_a_connection_of_its_own_a_host_greets_once() {
+    let (host, mut agent) = tokio::io::duplex(1 << 16);
+    // Longer than it would wait before it greeted again.
+    let limits = Limits { connect: Duration::from_secs(11), repeat_preface: false, ..Limits::default() };
+    assert!(matches!(Session::connect(host, limits).await, Err(ConnectError::NoAnswer { .. })));
+    let mut greeting = Vec::new();
+    agent.read_to_end(&mut greeting).await.unwrap();
+    assert_eq!(greeting.len(), PREFACE_LEN);
+}
+
+#[tokio::test]
 async fn an_agent_of_other_versions_is_named_incompatible() {
     let (host, mut agent) = tokio::io::duplex(1 << 16);
     let peer = tokio::spawn(async move {

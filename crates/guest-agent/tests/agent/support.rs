@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cellule_guest_agent::port::Port;
 use cellule_guest_agent::session::Agent;
-use cellule_protocol::client::{Exec, ExecSpec, ExitStatus, Limits, Session};
+use cellule_protocol::client::{
+    AttachEvent, AttachSpec, Attachment, Exec, ExecId, ExecSpec, ExitStatus, Limits, Output, Session,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -86,6 +88,8 @@ impl Port for Listener {
 #[ignore = "the process that the other tests talk to"]
 fn the_agent_process() {
     let path = std::env::var_os(SOCKET).expect("started by a test");
+    // Orphans come to it, as to the first process of a guest.
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut port = Listener(UnixListener::bind(path).unwrap());
@@ -110,17 +114,49 @@ pub(crate) async fn run(session: &Session, spec: ExecSpec) -> (ExitStatus, Vec<u
 
 pub(crate) async fn finish(mut exec: Exec) -> (ExitStatus, Vec<u8>, Vec<u8>) {
     drop(exec.stdin.take());
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let (out, err, status) = tokio::time::timeout(LIMIT, async {
-        tokio::join!(
-            exec.stdout.read_to_end(&mut stdout),
-            exec.stderr.read_to_end(&mut stderr),
-            exec.process.wait()
-        )
+    let (stdout, stderr, status) = within(async {
+        tokio::join!(all_of(Some(&mut exec.stdout)), all_of(exec.stderr.as_mut()), exec.process.wait())
     })
-    .await
-    .unwrap();
-    out.unwrap();
-    err.unwrap();
+    .await;
     (status.unwrap(), stdout, stderr)
+}
+
+/// What a stream has until its end.
+pub(crate) async fn all_of(output: Option<&mut Output>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(output) = output {
+        output.read_to_end(&mut bytes).await.unwrap();
+    }
+    bytes
+}
+
+/// Joins an exec with both of its outputs, from their beginning.
+pub(crate) async fn attach(session: &Session, id: ExecId) -> Attachment {
+    let all = AttachSpec { stdin: false, stdout: Some(0), stderr: Some(0) };
+    within(session.attach(id, all)).await.unwrap()
+}
+
+/// How a joined exec ends, and what it was told to have missed before.
+pub(crate) async fn exit_of(attachment: &mut Attachment) -> (ExitStatus, Vec<AttachEvent>) {
+    let mut missed = Vec::new();
+    loop {
+        match within(attachment.next()).await.unwrap() {
+            AttachEvent::Exited(status) => return (status, missed),
+            dropped @ AttachEvent::Dropped { .. } => missed.push(dropped),
+        }
+    }
+}
+
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, what).await.unwrap()
+}
+
+/// Waits until the process is gone, or a zombie.
+pub(crate) async fn assert_gone(pid: &str) {
+    let path = std::path::Path::new("/proc").join(pid).join("exe");
+    let begun = std::time::Instant::now();
+    while path.read_link().is_ok() {
+        assert!(begun.elapsed() < LIMIT, "{pid} lives on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
