@@ -1,8 +1,8 @@
-//! A directory of the host as the one layer of an image: a deterministic tar of what is in it.
+//! A directory of the host as the one layer of an image, or as what is copied: a deterministic tar of what is in it.
 //!
 //! Directories are opened relative to their parents and never through a symbolic link, so a tree that changes
-//! meanwhile can't lead out of itself. Owners are taken as they are on disk. Sockets are left out, as they
-//! mean nothing without their process. Of extended attributes the user's own, POSIX ACLs and file
+//! meanwhile can't lead out of itself. For a layer, owners are taken as they are on disk. Sockets are left out, as
+//! they mean nothing without their process. Of extended attributes the user's own, POSIX ACLs and file
 //! capabilities are taken; the others, such as security labels, belong to the host.
 
 mod entry;
@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::path::is_reserved;
@@ -28,8 +29,29 @@ pub use stream::DirectoryLayer;
 /// [`Error::Directory`] names what can't be read, or changed its size meanwhile; [`Error::ReservedName`] what
 /// a layer can't hold; [`Error::Output`] is the writer's own.
 pub fn tar_from_directory(directory: &Path, out: impl Write) -> Result<(), Error> {
+    let manner = Manner { follow: true, xattrs: true, ..Manner::default() };
+    tar_of(directory, manner, out)
+}
+
+/// What is taken of a tree, and what it is called.
+#[derive(Debug, Default)]
+pub(crate) struct Manner {
+    /// The name of the root in the tar. Empty: the root is a directory, called `.`.
+    pub(crate) name: Vec<u8>,
+    /// Whom all belongs to; none keeps the owners.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// Goes through the root itself if it is a symbolic link.
+    pub(crate) follow: bool,
+    /// Takes extended attributes along.
+    pub(crate) xattrs: bool,
+    /// Names that a layer would read as orders to delete are names like others.
+    pub(crate) reserved_names: bool,
+}
+
+/// Writes a tree as an uncompressed tar.
+pub(crate) fn tar_of(root: &Path, manner: Manner, out: impl Write) -> Result<(), Error> {
     let mut tar = tar::Builder::new(out);
-    Walk { root: directory, links: HashMap::new() }.run(&mut tar)?;
+    Walk { root, manner, links: HashMap::new() }.run(&mut tar)?;
     let mut out = tar.into_inner().map_err(output)?;
     out.flush().map_err(output)
 }
@@ -47,19 +69,14 @@ struct Level {
 
 struct Walk<'a> {
     root: &'a Path,
+    manner: Manner,
     /// The first path of each inode that has several.
     links: HashMap<(u64, u64), PathBuf>,
 }
 
 impl Walk<'_> {
     fn run<W: Write>(mut self, tar: &mut tar::Builder<W>) -> Result<(), Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root =
-            rustix::fs::open(self.root, flags, Mode::empty()).map_err(|e| self.failed(Path::new(""), e))?;
-        let stat = rustix::fs::fstat(&root).map_err(|e| self.failed(Path::new(""), e))?;
-        let xattrs = xattrs(&root, b".").map_err(|e| self.failed(Path::new(""), e))?;
-        append(tar, &Described { path: b"./", stat: &stat, xattrs }, Body::Directory).map_err(output)?;
-        let mut levels = vec![self.level(root, PathBuf::new())?];
+        let mut levels: Vec<Level> = self.visit_root(tar)?.into_iter().collect();
         // One level is one open directory, so depth is bounded by the process's limit on descriptors.
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.names.pop() else {
@@ -71,6 +88,68 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Writes the root's own entry; if it is a directory, its level is returned.
+    fn visit_root<W: Write>(&mut self, tar: &mut tar::Builder<W>) -> Result<Option<Level>, Error> {
+        let top = Path::new("");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let follow = if self.manner.follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let root = match rustix::fs::open(self.root, flags | follow, Mode::empty()) {
+            Ok(root) => root,
+            // A link that is not followed is said to be either.
+            Err(Errno::NOTDIR | Errno::LOOP) if !self.manner.name.is_empty() => {
+                return self.visit_lone(tar).map(|()| None);
+            }
+            Err(error) => return Err(self.failed(top, error)),
+        };
+        let stat = rustix::fs::fstat(&root).map_err(|e| self.failed(top, e))?;
+        let xattrs = self.xattrs(&root, b".").map_err(|e| self.failed(top, e))?;
+        let path = if self.manner.name.is_empty() { b"./".to_vec() } else { self.slashed(top) };
+        append(tar, &self.described(&path, &stat, xattrs), Body::Directory).map_err(output)?;
+        self.level(root, PathBuf::new()).map(Some)
+    }
+
+    /// Writes a root that is no directory.
+    fn visit_lone<W: Write>(&mut self, tar: &mut tar::Builder<W>) -> Result<(), Error> {
+        let failed = |error: io::Error| Error::Directory { path: self.root.to_owned(), source: error };
+        // Followed to its end, a path ends with no link.
+        let real =
+            if self.manner.follow { self.root.canonicalize().map_err(failed)? } else { self.root.to_owned() };
+        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
+        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(parent, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let level = Level { directory, path: PathBuf::new(), names: Vec::new() };
+        let below = self.visit_as(&level, name.as_bytes(), PathBuf::new(), tar)?;
+        if below.is_some() { Err(self.failed(Path::new(""), changed())) } else { Ok(()) }
+    }
+
+    /// What a path below the root is called in the tar.
+    fn named(&self, path: &Path) -> Vec<u8> {
+        let (name, path) = (self.manner.name.as_slice(), path.as_os_str().as_bytes());
+        match (name, path) {
+            (name, b"") => name.to_vec(),
+            (b"", path) => path.to_vec(),
+            (name, path) => [name, b"/", path].concat(),
+        }
+    }
+
+    fn slashed(&self, path: &Path) -> Vec<u8> {
+        let mut named = self.named(path);
+        named.push(b'/');
+        named
+    }
+
+    fn described<'a>(&self, path: &'a [u8], stat: &'a Stat, xattrs: Vec<(String, Vec<u8>)>) -> Described<'a> {
+        let owner = self.manner.owner.unwrap_or((stat.st_uid, stat.st_gid));
+        Described { path, stat, owner, xattrs }
+    }
+
+    fn xattrs(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<Vec<(String, Vec<u8>)>> {
+        if self.manner.xattrs { xattrs(directory, name) } else { Ok(Vec::new()) }
     }
 
     fn level(&self, directory: OwnedFd, path: PathBuf) -> Result<Level, Error> {
@@ -97,31 +176,45 @@ impl Walk<'_> {
         tar: &mut tar::Builder<W>,
     ) -> Result<Option<Level>, Error> {
         let path = level.path.join(std::ffi::OsStr::from_bytes(name));
-        if is_reserved(name) {
+        if is_reserved(name) && !self.manner.reserved_names {
             return Err(Error::ReservedName { path: self.root.join(path) });
         }
+        self.visit_as(level, name, path, tar)
+    }
+
+    /// Writes what a directory has under a name, as `path` below the root.
+    fn visit_as<W: Write>(
+        &mut self,
+        level: &Level,
+        name: &[u8],
+        path: PathBuf,
+        tar: &mut tar::Builder<W>,
+    ) -> Result<Option<Level>, Error> {
         let stat =
             statat(&level.directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| self.failed(&path, e))?;
         let file_type = FileType::from_raw_mode(stat.st_mode);
         if file_type == FileType::Socket {
             return Ok(None);
         }
+        let named = self.named(&path);
         if let Some(first) = self.first_link(&stat, file_type, &path) {
-            let described = Described { path: path.as_os_str().as_bytes(), stat: &stat, xattrs: Vec::new() };
-            append(tar, &described, Body::HardLink(first.as_os_str().as_bytes())).map_err(output)?;
+            let first = self.named(&first);
+            append(tar, &self.described(&named, &stat, Vec::new()), Body::HardLink(&first))
+                .map_err(output)?;
             return Ok(None);
         }
-        let xattrs = xattrs(&level.directory, name).map_err(|e| self.failed(&path, e))?;
-        let mut described = Described { path: path.as_os_str().as_bytes(), stat: &stat, xattrs };
+        let xattrs = self.xattrs(&level.directory, name).map_err(|e| self.failed(&path, e))?;
+        if file_type == FileType::RegularFile {
+            return self.append_file(level, name, &path, xattrs, tar).map(|()| None);
+        }
+        if file_type == FileType::Directory {
+            let below = self.open(level, name, &path, OFlags::DIRECTORY)?;
+            let slashed = self.slashed(&path);
+            append(tar, &self.described(&slashed, &stat, xattrs), Body::Directory).map_err(output)?;
+            return self.level(below, path).map(Some);
+        }
+        let described = self.described(&named, &stat, xattrs);
         let written = match file_type {
-            FileType::Directory => {
-                let below = self.open(level, name, &path, OFlags::DIRECTORY)?;
-                let slashed = [described.path, b"/"].concat();
-                described.path = &slashed;
-                append(tar, &described, Body::Directory).map_err(output)?;
-                return self.level(below, path).map(Some);
-            }
-            FileType::RegularFile => return self.append_file(level, name, &path, &mut described, tar),
             FileType::Symlink => {
                 let target =
                     readlinkat(&level.directory, name, Vec::new()).map_err(|e| self.failed(&path, e))?;
@@ -130,7 +223,7 @@ impl Walk<'_> {
             FileType::CharacterDevice => append(tar, &described, Body::CharDevice),
             FileType::BlockDevice => append(tar, &described, Body::BlockDevice),
             FileType::Fifo => append(tar, &described, Body::Fifo),
-            FileType::Socket | FileType::Unknown => Ok(()),
+            _ => Ok(()),
         };
         written.map_err(output).map(|()| None)
     }
@@ -140,24 +233,24 @@ impl Walk<'_> {
         level: &Level,
         name: &[u8],
         path: &Path,
-        described: &mut Described<'_>,
+        xattrs: Vec<(String, Vec<u8>)>,
         tar: &mut tar::Builder<W>,
-    ) -> Result<Option<Level>, Error> {
+    ) -> Result<(), Error> {
         // Not blocking, in case a FIFO has taken the file's place.
         let file = self.open(level, name, path, OFlags::NONBLOCK)?;
         let stat = rustix::fs::fstat(&file).map_err(|e| self.failed(path, e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(self.failed(path, changed()));
         }
-        let described =
-            Described { path: described.path, stat: &stat, xattrs: std::mem::take(&mut described.xattrs) };
+        let named = self.named(path);
+        let described = self.described(&named, &stat, xattrs);
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut contents = Contents { file: File::from(file).take(size), error: None };
         let written = append(tar, &described, Body::File(&mut contents, size));
         match contents.error {
             Some(error) => Err(self.failed(path, error)),
             None if contents.file.limit() > 0 && written.is_ok() => Err(self.failed(path, changed())),
-            None => written.map_err(output).map(|()| None),
+            None => written.map_err(output),
         }
     }
 
@@ -217,7 +310,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/", root.path().join("directory")).unwrap();
         std::os::unix::fs::symlink("/proc/self/maps", root.path().join("file")).unwrap();
-        let walk = Walk { root: root.path(), links: HashMap::new() };
+        let walk = Walk { root: root.path(), manner: Manner::default(), links: HashMap::new() };
         let directory = File::open(root.path()).unwrap().into();
         let level = Level { directory, path: PathBuf::new(), names: Vec::new() };
         for (name, flags) in [("directory", OFlags::DIRECTORY), ("file", OFlags::NONBLOCK)] {

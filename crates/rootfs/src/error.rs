@@ -53,7 +53,7 @@ pub enum Error {
     },
 }
 
-fn entry(path: Option<&str>) -> String {
+pub(crate) fn entry(path: Option<&str>) -> String {
     path.map(|path| format!(", entry {path:?}")).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! One layer's tar as a stream of entries: every field bounded and checked, every byte hashed.
+//! A tar as a stream of entries: every field bounded and checked, and of a layer's, every byte hashed.
 //!
 //! The `tar` crate reads extension headers of any size into memory, ends a pax record at the first newline of
 //! its value (which a binary attribute may hold), cuts large base-256 numbers, and doesn't know pax's sparse
@@ -8,8 +8,10 @@ mod header;
 mod pax;
 mod reader;
 mod sparse;
+mod tar;
 
 pub(crate) use reader::LayerReader;
+pub(crate) use tar::{Data, Stream, TarReader, Unclosed};
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 //! Merges the layers of an image into one uncompressed, deterministic EROFS file.
 //!
 //! This crate owns the tars of layers (whiteouts, hard links, sparse files and all), the merged tree, and the
-//! bytes of the EROFS file made from it. It must never know of registries, references, stores or VMs: it is
+//! bytes of the EROFS file made from it; and, as what it reads and writes tars with serves others too, tars of files that
+//! are copied ([`ArchiveReader`], [`pack`]). It must never know of registries, references, stores or VMs: it is
 //! given layers that can be read, and a file to write to.
 //!
 //! Nothing is unpacked on the host. The first pass reads each layer's headers into a tree in memory; the tree
@@ -35,6 +36,7 @@
 //! - Pax global headers and volume labels are ignored; unknown types of entries are refused.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod build;
 mod compression;
 mod digest;
@@ -47,6 +49,7 @@ mod path;
 mod source;
 mod tree;
 
+pub use archive::{ArchiveEntry, ArchiveEntryKind, ArchiveError, ArchiveReader, PackOptions, pack};
 pub use build::{Built, LAYOUT_VERSION, Progress, build, build_from_directory};
 pub use compression::Compression;
 pub use digest::{Digest, Hasher, ParseDigestError};

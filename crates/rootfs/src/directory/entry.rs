@@ -11,6 +11,8 @@ use tar::{Builder, EntryType, Header};
 pub(super) struct Described<'a> {
     pub(super) path: &'a [u8],
     pub(super) stat: &'a Stat,
+    /// The user and the group that are written.
+    pub(super) owner: (u32, u32),
     /// Full names and values, sorted by name.
     pub(super) xattrs: Vec<(String, Vec<u8>)>,
 }
@@ -32,7 +34,7 @@ pub(super) fn append<W: Write>(
     entry: &Described<'_>,
     body: Body<'_>,
 ) -> io::Result<()> {
-    let Described { path, stat, xattrs } = entry;
+    let Described { path, stat, owner, xattrs } = entry;
     let mut header = Header::new_ustar();
     let mut pax: Vec<(&str, Vec<u8>)> = Vec::new();
     let mut empty = io::empty();
@@ -55,8 +57,8 @@ pub(super) fn append<W: Write>(
         pax.push(("linkpath", link.to_vec()));
     }
     for (name, value, set) in [
-        ("uid", u64::from(stat.st_uid), Header::set_uid as fn(&mut Header, u64)),
-        ("gid", u64::from(stat.st_gid), Header::set_gid),
+        ("uid", u64::from(owner.0), Header::set_uid as fn(&mut Header, u64)),
+        ("gid", u64::from(owner.1), Header::set_gid),
     ] {
         let fits = value < 1 << 21;
         set(&mut header, if fits { value } else { 0 });
