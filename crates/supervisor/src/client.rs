@@ -1,117 +1,256 @@
-//! The other side: starts a supervisor for a new sandbox, and talks to it.
+//! The other side: starts a supervisor, connects to one that runs, and talks to it.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
+mod error;
+mod start;
+mod statuses;
+
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cellule_protocol::client::{ConnectError, Exec, ExecError, ExecSpec, Limits, Session, SupervisorClient};
+use cellule_protocol::client::{
+    Exec, ExecError, ExecId, ExecSpec, ExitStatus, Limits, Lost, Session, Stdio, SupervisorClient,
+};
 use cellule_protocol::supervisor::v1;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
-use crate::directory::{DirectoryError, SandboxDir, Sandboxes};
-use crate::spec::SandboxSpec;
+pub use self::error::{SandboxError, StartMainError};
+pub use self::statuses::Statuses;
+use crate::directory::{LOGS, SandboxDir};
+use crate::failure::Failure;
+use crate::listener;
+use crate::log::SUPERVISOR_LOG;
+use crate::name::SandboxId;
+use crate::recovery;
+use crate::sandboxes::{Entry, Sandboxes};
 use crate::state::State;
-use crate::status::{Failure, FailureKind, Status};
+use crate::status::Status;
+use crate::status::wire::start_failure_from_wire;
 
-const LOG: &str = "supervisor.log";
-/// The end of the supervisor's log that an error carries.
-const LOG_BYTES: u64 = 4 << 10;
 /// How long a supervisor may take to end once its owner let go of it. It kills, so this is for a host in need.
 const END: Duration = Duration::from_secs(15);
 /// How long the supervisor may take to answer: it has to, whatever the guest does.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long a supervisor that was just started may take to listen.
+const LISTEN: Duration = Duration::from_secs(5);
+/// How long the state of a sandbox may take to show that its supervisor is gone.
+const SETTLE: Duration = Duration::from_secs(5);
+/// The end of the supervisor's log that an error carries.
+const LOG_BYTES: u64 = 4 << 10;
 
-/// A sandbox that was started by this process and belongs to it: dropped, or when this process dies, it ends.
+/// A sandbox that runs, and the connection to its supervisor.
+///
+/// One that this process [started](Self::start) belongs to it until it is [released](Self::release): dropped, or when
+/// this process dies, it ends. One that was [connected](Self::connect) to is merely let go.
 #[derive(Debug)]
 pub struct Sandbox {
     session: Session,
     supervisor: SupervisorClient,
-    child: Child,
-    dir: Option<SandboxDir>,
+    sandboxes: Sandboxes,
+    id: SandboxId,
+    path: PathBuf,
+    /// The supervisor, if this process started it.
+    child: Option<Child>,
+    /// Whether the sandbox stood still when it was connected to, so that its agent refused us.
+    was_paused: bool,
 }
 
-/// Why a sandbox was not started, or is no more.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// Its directory could not be made.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    /// The supervisor's process could not be started.
-    #[error("cannot start the supervisor {}", program.display())]
-    Spawn {
-        /// The program.
-        program: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The supervisor is not there any more.
-    #[error("the supervisor is gone")]
-    SupervisorGone {
-        /// The end of what it wrote before.
-        log: String,
-    },
-    /// The sandbox failed, for a reason that its supervisor told.
-    #[error("{}", .0.message)]
-    Failed(Box<Failure>),
+/// How to stop a sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StopOptions {
+    /// How long its main program may take to end. Zero ends the machine at once.
+    pub grace: Duration,
+    /// What asks the main program to stop; without, the sandbox's own signal.
+    pub signal: Option<i32>,
+    /// Whether nothing of it is kept then.
+    pub remove: bool,
 }
 
 impl Sandbox {
-    /// Makes the sandbox's directory and starts its supervisor: `program supervise DIR`, whose standard input is the
+    /// Starts the supervisor of a sandbox that does not run: `program supervise DIR`, whose standard input is the
     /// connection to us and whose standard output is the lock of the directory.
     ///
-    /// Returns at once; [`running`](Self::running) waits for the guest.
+    /// Returns before the guest answers; [`running`](Self::running) waits for that. Dropped before it returns, it leaves
+    /// nothing that runs.
     ///
     /// # Errors
-    /// The directory cannot be made, or the program not started.
-    pub async fn start(
-        sandboxes: &Sandboxes,
-        spec: &SandboxSpec,
-        program: &Path,
-    ) -> Result<Self, SandboxError> {
-        let dir = sandboxes.create(spec)?;
-        match spawn(&dir, program) {
-            Ok((child, ours)) => {
-                let limits = Limits { connect: ANSWER, answer: ANSWER };
-                let connected = async {
-                    let session = Session::connect(ours, limits).await?;
-                    let supervisor = session.supervisor().await.map_err(ConnectError::Lost)?;
-                    Ok::<_, ConnectError>((session, supervisor))
-                };
-                match connected.await {
-                    Ok((session, supervisor)) => Ok(Self { session, supervisor, child, dir: Some(dir) }),
-                    Err(_) => Err(gone(child, dir).await),
-                }
+    /// The directory cannot be written, or the program not started.
+    pub async fn start(dir: SandboxDir, program: &Path) -> Result<Self, SandboxError> {
+        let (sandboxes, id, path) = (dir.sandboxes().clone(), dir.id().clone(), dir.path().to_path_buf());
+        let (child, ours) = start::spawn(dir, program)?;
+        // From here on the end of the connection is what ends the sandbox, whatever becomes of this future.
+        let mut child = Some(child);
+        if let Some((session, supervisor)) = begin(ours).await {
+            return Ok(Self { session, supervisor, sandboxes, id, path, child, was_paused: false });
+        }
+        let log = reap(&mut child, &path).await;
+        _ = recovery::look(&sandboxes, &id);
+        Err(SandboxError::SupervisorGone { log })
+    }
+
+    /// Connects to the supervisor of a sandbox that runs.
+    ///
+    /// # Errors
+    /// It does not run, or does not answer.
+    pub async fn connect(entry: &Entry) -> Result<Self, SandboxError> {
+        let path = entry.path.clone();
+        let sandboxes = Sandboxes::at(path.ancestors().nth(2).unwrap_or(&path));
+        let id = entry.spec.id.clone();
+        let ours = reach(&path).await;
+        let begun = match ours {
+            Ok(ours) => begin(ours).await.ok_or_else(|| std::io::ErrorKind::ConnectionReset.into()),
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok((session, supervisor)) => {
+                let was_paused = matches!(entry.record.state, State::Pausing | State::Paused);
+                Ok(Self { session, supervisor, sandboxes, id, path, child: None, was_paused })
             }
-            Err(source) => {
-                dir.remove()?;
-                Err(SandboxError::Spawn { program: program.to_path_buf(), source })
-            }
+            Err(source) => Err(match recovery::look(&sandboxes, &id) {
+                Ok(Some((_, record))) if record.state.is_live() => SandboxError::Unreachable { source },
+                Ok(Some((_, record))) => SandboxError::Failed(Box::new(Failure::of_record(&record))),
+                Ok(None) | Err(_) => SandboxError::SupervisorGone { log: String::new() },
+            }),
+        }
+    }
+
+    /// The sandbox's id.
+    pub fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    /// Where it is in its life now.
+    ///
+    /// # Errors
+    /// Its supervisor is gone.
+    pub async fn status(&mut self) -> Result<Status, SandboxError> {
+        let next = self.statuses().await?.next().await;
+        match next {
+            Some(Ok(status)) => Ok(status),
+            Some(Err(_)) | None => Err(self.gone().await),
+        }
+    }
+
+    /// Where it is in its life: now, and after each change. Ends after a final state, or when the supervisor is gone.
+    ///
+    /// # Errors
+    /// Its supervisor is gone.
+    pub async fn statuses(&mut self) -> Result<Statuses, SandboxError> {
+        match self.supervisor.watch(v1::WatchRequest {}).await {
+            Ok(response) => Ok(Statuses::new(response.into_inner())),
+            Err(_) => Err(self.gone().await),
         }
     }
 
     /// Waits until the agent answers, or the sandbox failed.
     ///
     /// # Errors
-    /// The sandbox failed, or its supervisor is gone.
+    /// The sandbox failed or ended, or its supervisor is gone.
     pub async fn running(&mut self) -> Result<Status, SandboxError> {
-        let mut statuses = match self.supervisor.watch(v1::WatchRequest {}).await {
-            Ok(response) => response.into_inner(),
-            Err(_) => return Err(self.gone().await),
-        };
-        loop {
-            let Ok(Some(status)) = statuses.message().await else { return Err(self.gone().await) };
-            let Ok(status) = Status::try_from(status) else { continue };
-            match status.state {
-                State::Starting => {}
-                State::Running => return Ok(status),
-                State::Stopping | State::Stopped | State::Failed => return Err(failed(status)),
+        self.wait_for(|status| {
+            matches!(status.state, State::Running | State::Pausing | State::Paused | State::Resuming)
+        })
+        .await
+    }
+
+    /// Waits for a status of which this holds.
+    async fn wait_for(&mut self, holds: impl Fn(&Status) -> bool) -> Result<Status, SandboxError> {
+        let mut statuses = self.statuses().await?;
+        while let Some(status) = statuses.next().await {
+            let Ok(status) = status else { continue };
+            if holds(&status) {
+                return Ok(status);
+            }
+            if status.state.is_final() {
+                return Err(failed(status));
             }
         }
+        Err(self.gone().await)
+    }
+
+    /// Starts the main program, as soon as the agent answers.
+    ///
+    /// # Errors
+    /// It cannot be started, or the sandbox refuses or is gone.
+    pub async fn start_main(&mut self) -> Result<(), StartMainError> {
+        let answer = self.supervisor.start_main(v1::StartMainRequest {}).await;
+        let failure = self.answered(answer).await?.failure;
+        if failure.is_empty() {
+            return Ok(());
+        }
+        match start_failure_from_wire(&failure) {
+            Some(failure) => Err(StartMainError::Failed(failure)),
+            None => {
+                Err(SandboxError::Refused { message: "for a reason of another version's".to_owned() }.into())
+            }
+        }
+    }
+
+    /// Makes the sandbox outlive this process. Nothing happens if it does not belong to it.
+    ///
+    /// # Errors
+    /// The sandbox is gone.
+    pub async fn release(&mut self) -> Result<(), SandboxError> {
+        let answer = self.supervisor.release(v1::ReleaseRequest {}).await;
+        self.answered(answer).await.map(drop)
+    }
+
+    /// Sends the main program a signal. SIGKILL ends the sandbox, paused or not.
+    ///
+    /// # Errors
+    /// The sandbox refuses, or is gone.
+    pub async fn kill(&mut self, signal: i32) -> Result<(), SandboxError> {
+        let answer = self.supervisor.kill(v1::KillRequest { signal }).await;
+        self.answered(answer).await.map(drop)
+    }
+
+    /// Ends the sandbox. Returns when nothing of it runs any more, and its last state is on the disk.
+    ///
+    /// # Errors
+    /// Its supervisor does not answer.
+    pub async fn stop(&mut self, options: StopOptions) -> Result<(), SandboxError> {
+        let StopOptions { grace, signal, remove } = options;
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        // Shorter than any that can be said is still not at once.
+        let grace_ms = if grace.is_zero() { 0 } else { grace_ms.max(1) };
+        let request = v1::StopRequest { grace_ms, signal: signal.unwrap_or(0), remove };
+        let answer = self.supervisor.stop(request).await;
+        match self.answered(answer).await {
+            // Gone meanwhile, which is what was asked for.
+            Err(SandboxError::Failed(_)) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Stops the guest's processors; its time stands still.
+    ///
+    /// # Errors
+    /// The sandbox refuses, or is gone.
+    pub async fn pause(&mut self) -> Result<(), SandboxError> {
+        let answer = self.supervisor.pause(v1::PauseRequest {}).await;
+        self.answered(answer).await.map(drop)
+    }
+
+    /// Lets a paused guest go on, its clock set.
+    ///
+    /// # Errors
+    /// The sandbox refuses, or is gone.
+    pub async fn resume(&mut self) -> Result<(), SandboxError> {
+        let answer = self.supervisor.resume(v1::ResumeRequest {}).await;
+        self.answered(answer).await?;
+        // The agent refused this session while it stood still.
+        if std::mem::take(&mut self.was_paused)
+            && let Ok(again) = reach(&self.path).await
+            && let Some((session, supervisor)) = begin(again).await
+        {
+            (self.session, self.supervisor) = (session, supervisor);
+        }
+        Ok(())
+    }
+
+    /// The session with the agent.
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Runs a program in it.
@@ -122,102 +261,138 @@ impl Sandbox {
         self.session.exec(spec).await
     }
 
+    /// Opens the main program's streams: its input if `stdin` is set, its standard error if `stderr` is. They begin with
+    /// what it writes from then on.
+    ///
+    /// # Errors
+    /// The session is lost.
+    pub async fn main_stdio(&self, stdin: bool, stderr: bool) -> Result<Stdio, Lost> {
+        self.session.stdio(ExecId::MAIN, stdin, stderr).await
+    }
+
+    /// Waits for the main program's end, however long that takes. All of its output has been read by then, and is on
+    /// its way to the streams that were opened for it.
+    ///
+    /// # Errors
+    /// The sandbox ended without it, or its supervisor is gone.
+    pub async fn wait_main(&mut self) -> Result<ExitStatus, SandboxError> {
+        let exit = |status: &Status| status.main.as_ref().and_then(|main| main.exit);
+        let status = self.wait_for(|status| exit(status).is_some()).await?;
+        exit(&status).ok_or_else(|| failed(status))
+    }
+
     /// Why nothing can be asked of the sandbox any more: its supervisor's last words.
     pub async fn cause(&mut self) -> SandboxError {
-        const SETTLE: Duration = Duration::from_secs(5);
-        let last = async {
-            let mut statuses = self.supervisor.watch(v1::WatchRequest {}).await.ok()?.into_inner();
-            loop {
-                let status = Status::try_from(statuses.message().await.ok()??).ok()?;
-                if status.state.is_final() {
-                    return Some(status);
-                }
-            }
-        };
+        let last = self.wait_for(|_| false);
         match tokio::time::timeout(SETTLE, last).await {
-            Ok(Some(status)) => failed(status),
-            Ok(None) => self.gone().await,
+            Ok(Ok(status)) => failed(status),
+            Ok(Err(error)) => error,
             // The sandbox lives, and yet what was asked of it is lost.
             Err(_) => SandboxError::Failed(Box::new(Failure::dropped())),
         }
     }
 
-    /// Ends the sandbox and waits until nothing of it is left.
+    /// Ends the sandbox at once, and waits until nothing of it runs.
     ///
     /// # Errors
-    /// Its directory cannot be removed.
+    /// What its supervisor left cannot be cleared away.
     pub async fn end(mut self) -> Result<(), SandboxError> {
-        let request = v1::StopRequest { grace_ms: 0 };
+        let request = v1::StopRequest::default();
         _ = tokio::time::timeout(END, self.supervisor.stop(request)).await;
-        let Self { session, supervisor, mut child, dir } = self;
+        let Self { session, supervisor, mut child, sandboxes, id, path, .. } = self;
         // Closing the connection lets a supervisor go that did not hear.
         drop((session, supervisor));
-        end(&mut child).await;
-        dir.map_or(Ok(()), |dir| Ok(dir.remove()?))
+        if child.is_some() {
+            reap(&mut child, &path).await;
+        }
+        match recovery::look(&sandboxes, &id) {
+            Err(error) if !error.is_gone() => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
+    async fn answered<T>(
+        &mut self,
+        answer: Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, SandboxError> {
+        match answer {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => match status.code() {
+                tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument => {
+                    Err(SandboxError::Refused { message: status.message().to_owned() })
+                }
+                _ => Err(self.gone().await),
+            },
+        }
+    }
+
+    /// What became of a sandbox whose supervisor does not answer any more.
     async fn gone(&mut self) -> SandboxError {
-        end(&mut self.child).await;
-        match self.dir.take() {
-            Some(dir) => {
-                let log = log_end(dir.path());
-                _ = dir.remove();
-                SandboxError::SupervisorGone { log }
+        let log = reap(&mut self.child, &self.path).await;
+        let begun = Instant::now();
+        loop {
+            match recovery::look(&self.sandboxes, &self.id) {
+                Ok(Some((_, record))) if !record.state.is_live() => {
+                    return SandboxError::Failed(Box::new(Failure::of_record(&record)));
+                }
+                // Its supervisor is just ending.
+                Ok(Some(_)) if begun.elapsed() < SETTLE => {}
+                _ => return SandboxError::SupervisorGone { log },
             }
-            None => SandboxError::SupervisorGone { log: String::new() },
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-fn spawn(dir: &SandboxDir, program: &Path) -> io::Result<(Child, UnixStream)> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let log = File::create(dir.path().join(LOG))?;
-    let mut command = std::process::Command::new(program);
-    command
-        // What lists of processes show, whatever path it was started by.
-        .arg0("cellule")
-        .arg("supervise")
-        .arg(dir.path())
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(dir.share_lock()?)
-        .stderr(log)
-        // Ctrl-C at the terminal is the owner's to answer.
-        .process_group(0);
-    let child = Command::from(command).kill_on_drop(true).spawn()?;
-    Ok((child, UnixStream::from_std(ours)?))
-}
-
-async fn end(child: &mut Child) {
-    if tokio::time::timeout(END, child.wait()).await.is_err() {
-        // Its machine dies with it.
-        _ = child.kill().await;
+/// Connects to the socket in a sandbox's directory, which may be about to appear.
+async fn reach(path: &Path) -> std::io::Result<UnixStream> {
+    let begun = Instant::now();
+    loop {
+        match listener::connect(path).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                let starting = crate::directory::read_record(path)
+                    .is_ok_and(|record| record.state == State::Starting && record.supervisor_pid.is_none());
+                if !starting || begun.elapsed() > LISTEN {
+                    return Err(error);
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-async fn gone(mut child: Child, dir: SandboxDir) -> SandboxError {
-    end(&mut child).await;
-    let log = log_end(dir.path());
-    _ = dir.remove();
-    SandboxError::SupervisorGone { log }
+/// Begins a session over a connection; `None` if the other side hung up or does not answer.
+async fn begin(ours: UnixStream) -> Option<(Session, SupervisorClient)> {
+    let limits = Limits { connect: ANSWER, answer: ANSWER, repeat_preface: false };
+    let session = Session::connect(ours, limits).await.ok()?;
+    let supervisor = session.supervisor().await.ok()?;
+    Some((session, supervisor))
+}
+
+/// Waits for a supervisor of ours to end, and reads what it wrote at last.
+async fn reap(child: &mut Option<Child>, path: &Path) -> String {
+    // Before it removes the directory, as far as that can be.
+    let before = log_end(path);
+    if let Some(mut child) = child.take()
+        && tokio::time::timeout(END, child.wait()).await.is_err()
+    {
+        // Its machine dies with it.
+        _ = child.kill().await;
+    }
+    let after = log_end(path);
+    if after.is_empty() { before } else { after }
 }
 
 fn failed(status: Status) -> SandboxError {
-    let unexplained = || Failure {
-        kind: FailureKind::GuestEnded,
-        message: "the sandbox was stopped".to_owned(),
-        causes: Vec::new(),
-        console: String::new(),
-        engine_stderr: String::new(),
-    };
-    SandboxError::Failed(Box::new(status.failure.unwrap_or_else(unexplained)))
+    SandboxError::Failed(Box::new(status.failure.unwrap_or_else(Failure::stopped)))
 }
 
 fn log_end(dir: &Path) -> String {
     use std::io::{Read as _, Seek as _, SeekFrom};
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(dir.join(LOG))?;
-        let length = fs::metadata(dir.join(LOG))?.len();
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(dir.join(LOGS).join(SUPERVISOR_LOG))?;
+        let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
         let mut bytes = Vec::new();
         file.take(LOG_BYTES).read_to_end(&mut bytes)?;

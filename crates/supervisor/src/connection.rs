@@ -1,29 +1,79 @@
 //! One connection to the supervisor: a session in which the client opens streams.
 //!
-//! Streams of kind [`StreamKind::Supervisor`] carry calls to us. Every other stream is handed on to the agent as it is,
+//! Streams of kind [`StreamKind::Supervisor`] carry calls to us. Those of the main program, of which there are many
+//! readers and one agent's stream, come from the [hub](crate::hub). Every other stream is handed on to the agent as it is,
 //! its header included, so that a client talks to the agent as if nobody stood between.
 
-use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use cellule_protocol::client::HostStream as AgentStream;
+use cellule_protocol::client::{ExecId, HostStream as AgentStream, Session};
 use cellule_protocol::mux::MuxStream;
 use cellule_protocol::server::Streams;
 use cellule_protocol::stream::{StreamHeader, StreamKind};
-use cellule_protocol::supervisor::v1;
-use cellule_protocol::supervisor::v1::supervisor_server::Supervisor;
-use futures::stream::{self, Stream};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
-use tonic::{Request, Response};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::activity::{Activity, Watched};
 use crate::greeting;
+use crate::hub::Hub;
+use crate::life::{Gate, Request};
 use crate::pass_through::{Passable, pass_through};
-use crate::process::{Ask, View};
-use crate::state::{Admission, Request as Asked};
+use crate::service::Service;
+use crate::state::Refusal;
+use crate::status::Status;
 
 /// How long a client may take to say that it is one, or which stream it opens.
 const GREETING: Duration = Duration::from_secs(10);
+
+/// What a connection tells the owner of the state.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// A client asks something.
+    Request {
+        /// What.
+        request: Request,
+        /// The sandbox is removed once it has ended.
+        remove: bool,
+        /// Who waits for the answer.
+        reply: oneshot::Sender<Reply>,
+    },
+    /// Somebody uses the sandbox.
+    Used,
+    /// The process that the sandbox belongs to is gone.
+    OwnerGone,
+}
+
+/// What the owner of the state answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// It is done.
+    Done,
+    /// The main program could not be started: the agent's message.
+    MainRefused(Vec<u8>),
+    /// It is not done, for this reason.
+    Refused(Refusal),
+}
+
+/// What connections see of the sandbox.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) status: watch::Receiver<Arc<Status>>,
+    pub(crate) gate: watch::Receiver<Gate>,
+    pub(crate) session: watch::Receiver<Option<Session>>,
+    pub(crate) hub: Option<Hub>,
+    pub(crate) activity: Activity,
+    pub(crate) asks: mpsc::Sender<Ask>,
+}
+
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// That of the process that the sandbox belongs to.
+    Owner,
+    /// That of anybody else who may connect.
+    Guest,
+}
 
 impl Passable for MuxStream {
     fn is_closed(&self) -> bool {
@@ -37,80 +87,70 @@ impl Passable for AgentStream {
     }
 }
 
-/// Serves a connection until it ends, and says so: the process behind it is what the sandbox belongs to.
-pub(crate) async fn serve(mut io: UnixStream, view: View) {
+/// Serves a connection until it ends, and says so if it is the owner's.
+pub(crate) async fn serve(mut io: UnixStream, view: View, role: Role) {
     let asks = view.asks.clone();
     if let Ok(Ok(())) = tokio::time::timeout(GREETING, greeting::answer(&mut io)).await {
         let mut streams = Streams::new(io);
         while let Ok(Some(stream)) = streams.next().await {
-            tokio::spawn(route(stream, view.clone()));
+            tokio::spawn(route(stream, view.clone(), role));
         }
     }
-    // An owner of the state that is gone already needs no telling.
-    _ = asks.send(Ask::OwnerGone).await;
+    if role == Role::Owner {
+        // An owner of the state that is gone already needs no telling.
+        _ = asks.send(Ask::OwnerGone).await;
+    }
 }
 
-async fn route(mut stream: MuxStream, view: View) {
+async fn route(mut stream: MuxStream, view: View, role: Role) {
     // A stream that is not understood is dropped, which resets it and no other.
     let header = tokio::time::timeout(GREETING, StreamHeader::read(&mut stream)).await;
     let Ok(Ok(header)) = header else { return };
-    if header.kind == StreamKind::Supervisor {
-        greeting::serve(stream, Service { view }).await;
-    } else if let Some(agent) = agent_stream(header, view).await {
-        // A cut has been passed on by dropping both.
+    match header.kind {
+        StreamKind::Supervisor => greeting::serve(stream, Service::new(view, role)).await,
+        StreamKind::Stdin | StreamKind::Stdout | StreamKind::Stderr if header.id == ExecId::MAIN.0 => {
+            join_main(header.kind, stream, view).await;
+        }
+        _ => pass_to_agent(header, stream, view).await,
+    }
+}
+
+async fn join_main(kind: StreamKind, stream: MuxStream, view: View) {
+    let Some(hub) = view.hub else { return };
+    _ = view.asks.send(Ask::Used).await;
+    match kind {
+        StreamKind::Stdin => hub.join_input(stream),
+        kind => hub.join_output(kind == StreamKind::Stderr, stream),
+    }
+}
+
+async fn pass_to_agent(header: StreamHeader, stream: MuxStream, view: View) {
+    let activity = view.activity.clone();
+    let Some(agent) = agent_stream(header, view).await else { return };
+    // A cut has been passed on by dropping both.
+    if header.kind == StreamKind::Calls {
+        // The agent's side too: a watcher that hears something uses the sandbox.
+        _ = pass_through(Watched(stream, activity.clone()), Watched(agent, activity)).await;
+    } else {
+        let _use = activity.begin();
         _ = pass_through(stream, agent).await;
     }
 }
 
 /// Opens the same stream to the agent, once it answers.
 async fn agent_stream(header: StreamHeader, mut view: View) -> Option<AgentStream> {
-    // Ends with the start, which has its own limits: then there is a session, or a final state.
-    let settled =
-        view.status.wait_for(|status| status.state.admit(Asked::Agent) != Ok(Admission::WhenRunning));
-    settled.await.ok()?.state.admit(Asked::Agent).ok()?;
+    loop {
+        // Copied out: the value is locked as long as it is looked at.
+        let gate = *view.gate.borrow_and_update();
+        match gate {
+            Gate::Open => break,
+            Gate::Closed => return None,
+            Gate::Wake => view.asks.send(Ask::Used).await.ok()?,
+            Gate::Wait => {}
+        }
+        // What the gate waits for has its own limits: then it opens or is closed.
+        view.gate.changed().await.ok()?;
+    }
     let session = view.session.borrow().clone()?;
     session.open(header).await.ok()
-}
-
-#[derive(Debug)]
-struct Service {
-    view: View,
-}
-
-type Statuses = Pin<Box<dyn Stream<Item = Result<v1::Status, tonic::Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Supervisor for Service {
-    type WatchStream = Statuses;
-
-    async fn watch(&self, _request: Request<v1::WatchRequest>) -> Result<Response<Statuses>, tonic::Status> {
-        // `None` after a final state has been told.
-        let mut status = self.view.status.clone();
-        status.mark_changed();
-        let statuses = stream::unfold(Some(status), |status| async move {
-            let mut status = status?;
-            status.changed().await.ok()?;
-            let now = status.borrow_and_update().clone();
-            let next = if now.state.is_final() { None } else { Some(status) };
-            Some((Ok(v1::Status::from(&*now)), next))
-        });
-        Ok(Response::new(Box::pin(statuses)))
-    }
-
-    async fn stop(
-        &self,
-        request: Request<v1::StopRequest>,
-    ) -> Result<Response<v1::StopResponse>, tonic::Status> {
-        let state = self.view.status.borrow().state;
-        state
-            .admit(Asked::Stop)
-            .map_err(|refusal| tonic::Status::failed_precondition(refusal.to_string()))?;
-        let (done, gone) = oneshot::channel();
-        let grace = Duration::from_millis(request.into_inner().grace_ms);
-        // Whoever no longer listens, or drops the answer, is gone; and then so is the machine.
-        if self.view.asks.send(Ask::Stop(grace, done)).await.is_ok() {
-            _ = gone.await;
-        }
-        Ok(Response::new(v1::StopResponse {}))
-    }
 }

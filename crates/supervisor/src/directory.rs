@@ -1,156 +1,115 @@
-//! The directories of sandboxes: who owns one, what is in it, and how what was left behind is found.
+//! The directory of one sandbox: who owns it, what is in it, how it comes and goes.
 //!
 //! ```text
-//!  sandboxes/<id>/lock       locked by the processes that the sandbox belongs to, as long as one of them lives
-//!  sandboxes/<id>/spec.json  what it is made of, written whole
-//!  sandboxes/<id>/…          what the engine and the supervisor need while it runs
-//!  names/<name>              a symbolic link to the id: the claim on a name; changed under a lock of `names` itself
+//!  sandboxes/<id>/lock        locked while its supervisor lives, or the process that is starting one
+//!  sandboxes/<id>/spec.json   what it is made of
+//!  sandboxes/<id>/state.json  its state as last written: by its supervisor at each change, else by whoever holds the lock
+//!  sandboxes/<id>/socket      where its supervisor listens while it lives
+//!  sandboxes/<id>/log/        main.log, agent.log, console.log (each with a former one, .1), supervisor.log
+//!  sandboxes/<id>/…           what the engine needs while it runs
+//!  sandboxes/.new-<id>        one that is being made, .gone-<id> one that is being removed: nobody's if its lock is free
+//!  names/<name>               a symbolic link to the id: the one truth about names, changed under a lock of `names`
+//!  events.jsonl               what happened to all of them
 //! ```
 //!
-//! The lock belongs to an open file that the starting process and the supervisor share. It is released when both are
-//! gone, however they went, so a directory whose lock can be taken is nobody's, and may be removed by anyone.
+//! A directory appears whole and disappears whole, by a rename. The lock belongs to an open file that a starting
+//! process passes to the supervisor; then the supervisor alone has it, so that the kernel frees it the moment that dies,
+//! whatever its client does. A free lock below a state that lives is therefore a supervisor that was killed.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::spec::{FORMAT, SandboxId, SandboxName, SandboxSpec};
+use crate::document::{self, DocumentError};
+use crate::journal::Action;
+use crate::name::{SandboxId, SandboxName};
+use crate::record::Record;
+use crate::sandboxes::Sandboxes;
+use crate::spec::SandboxSpec;
 
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 const SPEC: &str = "spec.json";
-/// Far above any real document: a larger one is damage.
-const SPEC_BYTES: u64 = 1 << 20;
-/// How long to wait for whoever changes the names.
-const NAMES_WAIT: Duration = Duration::from_secs(10);
+const STATE: &str = "state.json";
+/// The directory of logs within a sandbox's.
+pub const LOGS: &str = "log";
+/// What is before the id of a directory that is being removed.
+pub(crate) const GONE: &str = ".gone-";
+/// What is before the id of a directory that is being made.
+pub(crate) const NEW: &str = ".new-";
 
-/// Where a user's sandboxes are.
-#[derive(Debug, Clone)]
-pub struct Sandboxes {
-    root: PathBuf,
-}
-
-impl Sandboxes {
-    /// Those below a state directory, which is made if it is missing.
-    ///
-    /// # Errors
-    /// The directories cannot be made.
-    pub fn open(home: &Path) -> Result<Self, DirectoryError> {
-        let this = Self { root: home.to_path_buf() };
-        for dir in [this.sandboxes(), this.names()] {
-            private_dir(&dir, true).map_err(|source| DirectoryError::Write { path: dir.clone(), source })?;
-        }
-        Ok(this)
-    }
-
-    fn sandboxes(&self) -> PathBuf {
-        self.root.join("sandboxes")
-    }
-
-    fn names(&self) -> PathBuf {
-        self.root.join("names")
-    }
-
-    /// Makes the directory of a new sandbox, which holds its lock and its name, and writes what it is made of.
-    ///
-    /// # Errors
-    /// The name is taken, or the directory cannot be written.
-    pub fn create(&self, spec: &SandboxSpec) -> Result<SandboxDir, DirectoryError> {
-        let path = self.sandboxes().join(spec.id.as_str());
-        private_dir(&path, false).map_err(|source| write_error(&path, source))?;
-        // From here on a failure must leave nothing, and removing the directory is what `SandboxDir` does.
-        let lock = new_lock(&path).inspect_err(|_| drop(fs::remove_dir_all(&path)))?;
-        let dir = SandboxDir { path, names: self.names(), name: spec.name.clone(), lock };
-        if let Some(name) = &spec.name
-            && let Err(error) = self.claim(name, &spec.id)
-        {
-            return Err(SandboxDir { name: None, ..dir }.abandon(error));
-        }
-        match write_spec(&dir.path, spec) {
-            Ok(()) => Ok(dir),
-            Err(error) => Err(dir.abandon(error)),
-        }
-    }
-
-    /// Binds a name to an id, or says whose it is.
-    fn claim(&self, name: &SandboxName, id: &SandboxId) -> Result<(), DirectoryError> {
-        let _names = lock_names(&self.names())?;
-        let link = self.names().join(name.as_str());
-        if let Ok(owner) = fs::read_link(&link) {
-            if self.is_alive(&owner) {
-                let owner = owner.display().to_string();
-                return Err(DirectoryError::NameTaken { name: name.clone(), owner });
-            }
-            fs::remove_file(&link).map_err(|source| write_error(&link, source))?;
-        }
-        symlink(id.as_str(), &link).map_err(|source| write_error(&link, source))
-    }
-
-    fn is_alive(&self, id: &Path) -> bool {
-        // A link that leads out of the directory is nobody's claim.
-        let inside = id.components().count() == 1 && id.file_name().is_some();
-        inside && matches!(try_lock(&self.sandboxes().join(id)), Ok(None))
-    }
-
-    /// Removes what sandboxes left that are no more, and tells how many there were. Running ones are not disturbed.
-    ///
-    /// # Errors
-    /// The directory cannot be read, or one that is nobody's cannot be removed.
-    pub fn sweep(&self) -> Result<usize, DirectoryError> {
-        let dir = self.sandboxes();
-        let read = |source| DirectoryError::Read { path: dir.clone(), source };
-        let (mut removed, mut failed) = (0, None);
-        for entry in fs::read_dir(&dir).map_err(read)? {
-            let path = entry.map_err(read)?.path();
-            // One that cannot be removed must not keep the others.
-            match sweep_one(&path) {
-                Ok(true) => removed += 1,
-                Ok(false) => {}
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        self.sweep_names()?;
-        failed.map_or(Ok(removed), Err)
-    }
-
-    fn sweep_names(&self) -> Result<(), DirectoryError> {
-        let dir = self.names();
-        let _names = lock_names(&dir)?;
-        let read = |source| DirectoryError::Read { path: dir.clone(), source };
-        for entry in fs::read_dir(&dir).map_err(read)? {
-            let link = entry.map_err(read)?.path();
-            let dangling = fs::read_link(&link).is_ok_and(|id| !self.sandboxes().join(id).exists());
-            if dangling {
-                _ = fs::remove_file(&link);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The directory of one sandbox, its lock held. Dropping it lets go of the lock and leaves the directory; what it
-/// belongs to ends with [`remove`](Self::remove).
+/// The directory of one sandbox, its lock held.
+///
+/// Dropping it lets go of the lock and leaves the directory: one that was just made is kept from then on.
 #[derive(Debug)]
 pub struct SandboxDir {
+    sandboxes: Sandboxes,
+    id: SandboxId,
     path: PathBuf,
-    names: PathBuf,
-    name: Option<SandboxName>,
-    lock: File,
+    lock: Option<File>,
+    /// Whether it was just made, and dropping it means to keep it.
+    fresh: bool,
 }
 
 impl SandboxDir {
+    /// Makes the directory of a new sandbox beside its place: [`appear`](Self::appear) puts it there.
+    pub(crate) fn make(sandboxes: &Sandboxes, spec: &SandboxSpec) -> Result<Self, DirectoryError> {
+        let path = sandboxes.dir().join(format!("{NEW}{}", spec.id));
+        private_dir(&path, false).map_err(|source| DirectoryError::write(&path, source))?;
+        // From here on a failure must leave nothing.
+        let made = Self::fill(&path, spec);
+        let lock = made.inspect_err(|_| drop(fs::remove_dir_all(&path)))?;
+        Ok(Self { sandboxes: sandboxes.clone(), id: spec.id.clone(), path, lock: Some(lock), fresh: true })
+    }
+
+    fn fill(path: &Path, spec: &SandboxSpec) -> Result<File, DirectoryError> {
+        let written = |name: &str, written: io::Result<()>| {
+            written.map_err(|source| DirectoryError::write(&path.join(name), source))
+        };
+        let lock = new_lock(path).map_err(|source| DirectoryError::write(&path.join(LOCK), source))?;
+        written(LOGS, private_dir(&path.join(LOGS), false))?;
+        written(SPEC, document::write(path, SPEC, spec))?;
+        written(STATE, document::write(path, STATE, &Record::created()))?;
+        Ok(lock)
+    }
+
+    /// Renames the directory to its place.
+    pub(crate) fn appear(&mut self) -> Result<(), DirectoryError> {
+        let place = self.sandboxes.path_of(&self.id);
+        fs::rename(&self.path, &place).map_err(|source| DirectoryError::write(&place, source))?;
+        self.path = place;
+        Ok(())
+    }
+
+    /// Removes one that never appeared.
+    pub(crate) fn abandon(mut self) {
+        self.fresh = false;
+        _ = fs::remove_dir_all(&self.path);
+    }
+
+    pub(crate) fn locked(sandboxes: &Sandboxes, id: SandboxId, lock: File) -> Self {
+        let path = sandboxes.path_of(&id);
+        Self { sandboxes: sandboxes.clone(), id, path, lock: Some(lock), fresh: false }
+    }
+
     /// Takes the directory over whose lock is already held through `lock`, as a supervisor does that was started with
     /// it, and reads what the sandbox is made of.
     ///
     /// # Errors
-    /// There is no such directory, or its `spec.json` is not one of this version's.
-    pub fn adopt(path: PathBuf, lock: File) -> Result<(Self, SandboxSpec), DirectoryError> {
+    /// There is no such directory, `lock` is not its lock or not held, or its `spec.json` is not one of this version's.
+    pub fn adopt(path: &Path, lock: File) -> Result<(Self, SandboxSpec), DirectoryError> {
+        let read = |source| DirectoryError::Read { path: path.to_path_buf(), source };
+        let path = fs::canonicalize(path).map_err(read)?;
         let spec = read_spec(&path)?;
-        let names = path.ancestors().nth(2).unwrap_or(&path).join("names");
-        Ok((Self { path, names, name: spec.name.clone(), lock }, spec))
+        if !is_held(&path, &lock).map_err(|source| DirectoryError::Read { path: path.join(LOCK), source })? {
+            return Err(DirectoryError::NotLocked { path });
+        }
+        let home = path.ancestors().nth(2).unwrap_or(&path);
+        let sandboxes = Sandboxes::at(home);
+        let (id, lock) = (spec.id.clone(), Some(lock));
+        Ok((Self { sandboxes, id, path, lock, fresh: false }, spec))
     }
 
     /// Where it is.
@@ -158,46 +117,142 @@ impl SandboxDir {
         &self.path
     }
 
-    /// The lock, for another process that the sandbox belongs to.
+    /// Whose it is.
+    pub fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    /// All sandboxes of the same home.
+    pub fn sandboxes(&self) -> &Sandboxes {
+        &self.sandboxes
+    }
+
+    /// The name that the sandbox has now.
+    pub fn name(&self) -> Option<SandboxName> {
+        self.sandboxes.name_of(&self.id)
+    }
+
+    /// Reads what the sandbox is made of.
     ///
     /// # Errors
-    /// No descriptor is left.
-    pub fn share_lock(&self) -> io::Result<File> {
-        self.lock.try_clone()
+    /// It cannot be read, or is damaged.
+    pub fn spec(&self) -> Result<SandboxSpec, DirectoryError> {
+        read_spec(&self.path)
+    }
+
+    /// Changes what the sandbox is made of, for its next start.
+    ///
+    /// # Errors
+    /// It is another sandbox's, or cannot be written.
+    pub fn update_spec(&self, spec: &SandboxSpec) -> Result<(), DirectoryError> {
+        let path = self.path.join(SPEC);
+        if spec.id != self.id {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "of another sandbox");
+            return Err(DirectoryError::Write { path, source });
+        }
+        document::write(&self.path, SPEC, spec).map_err(|source| DirectoryError::write(&path, source))
+    }
+
+    /// Reads the state of the sandbox.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn record(&self) -> Result<Record, DirectoryError> {
+        read_record(&self.path)
+    }
+
+    /// Writes the state of the sandbox.
+    pub(crate) fn write_record(&self, record: &Record) -> Result<(), DirectoryError> {
+        write_record(&self.path, record)
+    }
+
+    /// The lock, for another process that the sandbox belongs to.
+    pub(crate) fn share_lock(&self) -> io::Result<File> {
+        self.lock.as_ref().ok_or(io::ErrorKind::NotFound)?.try_clone()
+    }
+
+    /// Lets go of our copy of the lock, which another process holds now.
+    pub(crate) fn hand_over(&mut self) {
+        self.fresh = false;
+        self.lock = None;
+    }
+
+    /// Frees the lock, whoever has a copy of it.
+    pub(crate) fn unlock(&mut self) {
+        if let Some(lock) = self.lock.take() {
+            _ = flock(&lock, FlockOperation::Unlock);
+        }
     }
 
     /// Removes the directory and the claim on its name. Nothing is an error that finds it gone already.
     ///
     /// # Errors
     /// Something in it cannot be removed.
-    pub fn remove(self) -> Result<(), DirectoryError> {
-        if let Some(name) = &self.name {
-            let _names = lock_names(&self.names)?;
-            let link = self.names.join(name.as_str());
-            // Only our own claim: the name may have been given away since.
-            if fs::read_link(&link).is_ok_and(|id| Some(id.as_os_str()) == self.path.file_name()) {
-                _ = fs::remove_file(link);
-            }
-        }
-        remove(&self.path)
+    pub fn remove(mut self) -> Result<(), DirectoryError> {
+        self.fresh = false;
+        self.clear()
     }
 
-    fn abandon(self, error: DirectoryError) -> DirectoryError {
-        _ = self.remove();
-        error
+    pub(crate) fn clear(&self) -> Result<(), DirectoryError> {
+        let (name, image) = (self.name(), read_spec(&self.path).map(|spec| spec.image));
+        // Gone first and without its name then: the other way round a name would lead nowhere for a moment, and its
+        // next owner could find it taken away.
+        let gone = self.sandboxes.dir().join(format!("{GONE}{}", self.id));
+        match fs::rename(&self.path, &gone) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(DirectoryError::write(&self.path, source)),
+        }
+        if let Some(name) = &name {
+            self.sandboxes.release_name(name, &self.id);
+        }
+        remove(&gone)?;
+        let image = image.unwrap_or_default();
+        self.sandboxes.events().append(&self.id, name.as_ref(), &image, Action::Destroy, []);
+        Ok(())
+    }
+}
+
+impl Drop for SandboxDir {
+    fn drop(&mut self) {
+        if self.fresh
+            && let Ok(mut record) = self.record()
+        {
+            record.kept = true;
+            // If this fails, it is taken for half made, and removed.
+            _ = self.write_record(&record);
+        }
     }
 }
 
 /// What is wrong with the directory of a sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// The name belongs to a sandbox that is alive.
+    /// The name belongs to another sandbox.
     #[error("the name {name} is in use by the sandbox {owner}")]
     NameTaken {
         /// The name.
         name: SandboxName,
         /// The id of the sandbox that has it.
         owner: String,
+    },
+    /// There is no sandbox of that id.
+    #[error("there is no sandbox {id}")]
+    NotFound {
+        /// The id.
+        id: SandboxId,
+    },
+    /// Another process owns the sandbox.
+    #[error("the sandbox {id} runs, or another command is at work on it")]
+    Busy {
+        /// The id.
+        id: SandboxId,
+    },
+    /// A supervisor was started without the lock of its directory.
+    #[error("the lock of {} was not handed over", path.display())]
+    NotLocked {
+        /// The directory.
+        path: PathBuf,
     },
     /// Something cannot be read.
     #[error("cannot read {}", path.display())]
@@ -223,68 +278,50 @@ pub enum DirectoryError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// `spec.json` is not what this version writes.
-    #[error("{} is damaged", path.display())]
+    /// A document is not what this version writes.
+    #[error("{} is not this version's, or damaged", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What does not fit.
-        source: serde_json::Error,
-    },
-    /// `spec.json` is of another version.
-    #[error("{} has the format {found}, this version writes {FORMAT}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// The format that it has.
-        found: u32,
+        source: DocumentError,
     },
 }
 
-fn write_error(path: &Path, source: io::Error) -> DirectoryError {
-    let path = path.to_path_buf();
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            DirectoryError::DiskFull { path, source }
+impl DirectoryError {
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
+            _ => Self::Write { path, source },
         }
-        _ => DirectoryError::Write { path, source },
+    }
+
+    /// Whether it says that the directory is not there: it may have gone while it was looked at.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::Read { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::NotFound { .. } => true,
+            _ => false,
+        }
     }
 }
 
-fn private_dir(path: &Path, parents: bool) -> io::Result<()> {
+pub(crate) fn private_dir(path: &Path, parents: bool) -> io::Result<()> {
     DirBuilder::new().recursive(parents).mode(0o700).create(path)
 }
 
-fn new_lock(dir: &Path) -> Result<File, DirectoryError> {
+fn new_lock(dir: &Path) -> io::Result<File> {
     let (path, temporary) = (dir.join(LOCK), dir.join(".lock"));
-    let open = || -> io::Result<File> {
-        // Under its name only once it is held: a sweeper that sees it must not get it.
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        fs::rename(&temporary, &path)?;
-        Ok(file)
-    };
-    open().map_err(|source| write_error(&path, source))
-}
-
-/// Locks the names against change, which takes nobody longer than a look at a few links.
-fn lock_names(dir: &Path) -> Result<File, DirectoryError> {
-    let failed = |source| DirectoryError::Read { path: dir.to_path_buf(), source };
-    let file = File::open(dir).map_err(failed)?;
-    let begun = Instant::now();
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(error) if error == rustix::io::Errno::WOULDBLOCK && begun.elapsed() < NAMES_WAIT => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err(error) => return Err(failed(error.into())),
-        }
-    }
+    // Under its name only once it is held: who sees it must not get it.
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    fs::rename(&temporary, &path)?;
+    Ok(file)
 }
 
 /// The lock of a directory if nobody has it, `None` if somebody does.
-fn try_lock(dir: &Path) -> io::Result<Option<File>> {
+pub(crate) fn try_lock(dir: &Path) -> io::Result<Option<File>> {
     let file = File::open(dir.join(LOCK))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
@@ -293,28 +330,19 @@ fn try_lock(dir: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Removes a directory that is nobody's, and tells whether it was.
-fn sweep_one(path: &Path) -> Result<bool, DirectoryError> {
-    let dead = match try_lock(path) {
-        Ok(lock) => lock.map(Some),
-        // Without a lock it is half made or half removed; its maker has it so for an instant only.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => older_than_creation(path).then_some(None),
-        Err(source) => return Err(DirectoryError::Read { path: path.to_path_buf(), source }),
-    };
-    match dead {
-        Some(_lock) => remove(path).map(|()| true),
-        None => Ok(false),
+/// Whether `lock` is the lock of the directory, and held through the open file that it is.
+fn is_held(dir: &Path, lock: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let (ours, theirs) = (lock.metadata()?, fs::metadata(dir.join(LOCK))?);
+    if (ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino()) || try_lock(dir)?.is_some() {
+        return Ok(false);
     }
+    // Somebody holds it. Only the holder can take it once more.
+    Ok(flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
-/// Whether a directory without a lock has been so for longer than its maker needs to make one.
-fn older_than_creation(path: &Path) -> bool {
-    const CREATION: Duration = Duration::from_secs(5);
-    let age = fs::metadata(path).and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
-    age.is_some_and(|age| age > CREATION)
-}
-
-fn remove(path: &Path) -> Result<(), DirectoryError> {
+/// Removes a directory with all that is in it; others may be doing the same.
+pub(crate) fn remove(path: &Path) -> Result<(), DirectoryError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(DirectoryError::Write { path: path.to_path_buf(), source: error })
@@ -323,40 +351,29 @@ fn remove(path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn write_spec(dir: &Path, spec: &SandboxSpec) -> Result<(), DirectoryError> {
-    let (path, temporary) = (dir.join(SPEC), dir.join(".spec.json"));
-    let write = || -> io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(spec)?)?;
-        fs::rename(&temporary, &path)
-    };
-    write().map_err(|source| write_error(&path, source))
+pub(crate) fn read_spec(dir: &Path) -> Result<SandboxSpec, DirectoryError> {
+    let path = dir.join(SPEC);
+    let bytes = document::read(&path, SandboxSpec::LIMIT)
+        .map_err(|source| DirectoryError::Read { path: path.clone(), source })?;
+    let spec = SandboxSpec::parse(&bytes)
+        .map_err(|source| DirectoryError::Damaged { path: path.clone(), source })?;
+    if dir.file_name().and_then(|name| name.to_str()).is_none_or(|name| !name.ends_with(spec.id.as_str())) {
+        return Err(DirectoryError::Damaged { path, source: DocumentError::Bounds { field: "id" } });
+    }
+    Ok(spec)
 }
 
-fn read_spec(dir: &Path) -> Result<SandboxSpec, DirectoryError> {
-    #[derive(serde::Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    let path = dir.join(SPEC);
-    let read = || -> io::Result<Vec<u8>> {
-        let file = File::open(&path)?;
-        if file.metadata()?.len() > SPEC_BYTES {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than a specification holds"));
-        }
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(file, SPEC_BYTES), &mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|source| DirectoryError::Read { path: path.clone(), source })?;
-    let damaged = |source| DirectoryError::Damaged { path: path.clone(), source };
-    let Format { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if format != FORMAT {
-        return Err(DirectoryError::Format { path, found: format });
-    }
-    serde_json::from_slice(&bytes).map_err(damaged)
+pub(crate) fn read_record(dir: &Path) -> Result<Record, DirectoryError> {
+    let path = dir.join(STATE);
+    let bytes = document::read(&path, Record::LIMIT)
+        .map_err(|source| DirectoryError::Read { path: path.clone(), source })?;
+    Record::parse(&bytes).map_err(|source| DirectoryError::Damaged { path, source })
+}
+
+pub(crate) fn write_record(dir: &Path, record: &Record) -> Result<(), DirectoryError> {
+    document::write(dir, STATE, record).map_err(|source| DirectoryError::write(&dir.join(STATE), source))
 }
 
 #[cfg(test)]
 #[path = "directory/tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -4,27 +4,56 @@
 //! crate knows nothing of images: it gets paths of a kernel, an initramfs and a root filesystem.
 //!
 //! ```text
-//!   client ── session ──▶ supervisor ── session ──▶ agent
-//!                 │           │
-//!                 │           └─ directory, machine, state          calls of kind "supervisor" end here,
-//!                 └─ dropped or dead: the sandbox ends              all other streams pass through
+//!   owner ──── session ──▶ supervisor ── session ──▶ agent
+//!   clients ── session ──▶    │    │
+//!                             │    └─ calls of kind "supervisor" end here, as do the main program's streams;
+//!                             │       all others pass through
+//!                             └─ directory, machine, state, logs, journal
 //! ```
+//!
+//! The owner is the process that started the sandbox. Until it releases it, its death is the sandbox's end.
 #![forbid(unsafe_code)]
 
+mod activity;
+mod agent_log;
 mod client;
 mod connection;
 mod directory;
+mod document;
+mod failure;
 mod greeting;
+mod hub;
+mod inherited;
+mod journal;
+mod life;
+mod listener;
+mod log;
 mod machine;
+mod main_program;
+mod name;
+mod names;
 mod pass_through;
 mod process;
+mod record;
+mod recorder;
+mod recovery;
+mod sandboxes;
+mod service;
 mod spec;
 mod state;
 mod status;
 
-pub use client::{Sandbox, SandboxError};
-pub use directory::{DirectoryError, SandboxDir, Sandboxes};
-pub use process::{inherited, supervise};
-pub use spec::{FORMAT, InvalidName, SandboxId, SandboxName, SandboxSpec, Tmpfs};
-pub use state::{Admission, Event, Refusal, Request, State};
-pub use status::{Failure, FailureKind, Phase, Status};
+pub use client::{Sandbox, SandboxError, StartMainError, Statuses, StopOptions};
+pub use directory::{DirectoryError, LOGS, SandboxDir};
+pub use document::DocumentError;
+pub use failure::{Failure, FailureKind};
+pub use inherited::inherited;
+pub use journal::{Action, Event, Follower, Journal};
+pub use log::{AGENT_LOG, CONSOLE_LOG, LogReader, LogRecord, LogStart, MAIN_LOG, SUPERVISOR_LOG};
+pub use name::{InvalidName, SandboxId, SandboxName};
+pub use process::supervise;
+pub use record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, Record};
+pub use sandboxes::{Entry, FindError, Sandboxes, Survey};
+pub use spec::{FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxSpec, Tmpfs};
+pub use state::{Refusal, State};
+pub use status::{MainStatus, Phase, Status, UnknownStatus};

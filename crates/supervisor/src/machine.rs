@@ -2,17 +2,23 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cellule_engine::{
-    ConfigError, CpuCount, Disk, EngineChoice, ExitReason, LaunchError, Machine, MachineConfig, MemorySize,
+    ConfigError, ConsoleLog, CpuCount, Disk, EngineChoice, ExitReason, HostProcess, LaunchError, Machine,
+    MachineConfig, MemorySize,
 };
 use cellule_protocol::client::{Limits, Session};
 use cellule_protocol::v1;
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::mpsc;
 
+use crate::directory::LOGS;
+use crate::failure::{Failure, FailureKind};
+use crate::log::CONSOLE_LOG;
 use crate::spec::SandboxSpec;
-use crate::status::{Failure, FailureKind, Phase};
+use crate::status::Phase;
 
 /// How long a guest may take to boot. An emulated one on a busy host needs some 20 s at worst.
 const BOOT: Duration = Duration::from_secs(120);
@@ -24,36 +30,56 @@ const GUEST_WORDS: usize = 512;
 /// By which name the agent finds the disk with the image.
 const ROOTFS_SERIAL: &str = "rootfs";
 
+/// How large the guest's console may become on disk before it is put aside.
+const CONSOLE_FULL: u64 = 1 << 20;
+
 /// A machine whose agent answers.
 #[derive(Debug)]
 pub(crate) struct Started {
-    pub(crate) machine: Box<dyn Machine>,
+    pub(crate) machine: Arc<dyn Machine>,
     pub(crate) session: Session,
 }
 
-/// Starts the machine. Each step that is done goes to `done`, and the machine's processes with the first.
+/// A step of the start that is done.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) phase: Phase,
+    /// The machine's processes, with the step that made them.
+    pub(crate) processes: Option<Vec<HostProcess>>,
+}
+
+/// Starts the machine. Each step that is done goes to `done`.
 ///
 /// Dropping the future ends the machine.
 pub(crate) async fn start(
-    spec: &SandboxSpec,
-    dir: &Path,
-    mut done: impl FnMut(Phase, Option<&dyn Machine>),
+    spec: Arc<SandboxSpec>,
+    dir: PathBuf,
+    done: mpsc::UnboundedSender<Progress>,
 ) -> Result<Started, Failure> {
+    // Nobody needs to hear it.
+    let tell = |phase, processes| drop(done.send(Progress { phase, processes }));
     let choice: EngineChoice = spec.engine.parse().map_err(|error| {
         Failure::new(FailureKind::EngineUnusable, "the sandbox's engine is unknown here", Some(&error))
     })?;
     let engine = choice.engine(spec.engine_program.clone());
     let begun = Instant::now();
-    let machine = engine.launch(config(spec, dir)?).await.map_err(|error| Failure::launch(&error))?;
-    done(phase("launch", begun), Some(&*machine));
+    // A disk that stalls must not keep anybody from being answered.
+    let of = Arc::clone(&spec);
+    let config = tokio::task::spawn_blocking(move || config(&of, &dir));
+    let config = config.await.map_err(|error| {
+        Failure::new(FailureKind::Supervisor, "the supervisor could not prepare the machine", Some(&error))
+    })??;
+    let machine: Arc<dyn Machine> =
+        Arc::from(engine.launch(config).await.map_err(|error| Failure::launch(&error))?);
+    tell(phase("launch", begun), Some(machine.processes()));
 
     let begun = Instant::now();
     let session = session(&*machine).await?;
-    done(phase("boot", begun), None);
+    tell(phase("boot", begun), None);
 
     let begun = Instant::now();
     let answer = tokio::select! {
-        answer = session.handshake(Some(configuration(spec))) => answer,
+        answer = session.handshake(Some(configuration(&spec))) => answer,
         reason = machine.wait() => return Err(ended(&*machine, &reason)),
     };
     let answer = match answer {
@@ -63,10 +89,10 @@ pub(crate) async fn start(
     if let Some(failure) = unsound(&answer) {
         return Err(failure.with_console(&machine.console()));
     }
-    done(phase("handshake", begun), None);
+    tell(phase("handshake", begun), None);
     for step in answer.boot_steps.iter().take(GUEST_STEPS) {
         let took = Duration::from_micros(step.took_us);
-        done(Phase { name: cut(&step.name), took, in_guest: true }, None);
+        tell(Phase { name: cut(&step.name), took, in_guest: true }, None);
     }
     Ok(Started { machine, session })
 }
@@ -101,7 +127,7 @@ fn config(spec: &SandboxSpec, dir: &Path) -> Result<MachineConfig, Failure> {
         disks: vec![Disk::read_only(rootfs, ROOTFS_SERIAL).map_err(invalid)?],
         dir: dir.to_path_buf(),
         cmdline: String::new(),
-        console_log: None,
+        console_log: Some(ConsoleLog { path: dir.join(LOGS).join(CONSOLE_LOG), limit: CONSOLE_FULL }),
     })
 }
 
@@ -111,7 +137,7 @@ async fn session(machine: &dyn Machine) -> Result<Session, Failure> {
         let stream = machine.connect().await.map_err(|error| {
             Failure::new(FailureKind::AgentSilent, "the guest's agent cannot be reached", Some(&error))
         })?;
-        let limits = Limits { connect: BOOT, answer: ANSWER };
+        let limits = Limits { connect: BOOT, answer: ANSWER, ..Limits::default() };
         Session::connect(stream, limits).await.map_err(|error| Failure::connect(&error))
     };
     tokio::select! {

@@ -1,182 +1,533 @@
-//! The supervisor's process: owns one sandbox from the launch of its machine until nothing of it is left.
+//! The supervisor's process: owns one sandbox from the launch of its machine until nothing of it runs.
 //!
-//! One task, [`Supervisor::live`], owns the machine and the state. Connections only hand it [`Ask`]s and watch the
-//! status that it publishes; streams to the agent pass through without a look at what they carry.
+//! One task owns the state. It never waits for any one thing: what takes time is a job, whose end is one more thing that
+//! happens. Connections only hand it [`Ask`]s and watch what it publishes.
+//!
+//! ```text
+//!   connections ── asks ──▶ ┌──────────────┐ ── effects ──▶ jobs: start, pause, resume, signal, power off, …
+//!   jobs ────── done ─────▶ │ Life (pure)  │
+//!   clocks ── deadlines ──▶ └──────────────┘ ── changes ──▶ recorder: state.json, then watchers and answers
+//! ```
 
-use std::io;
+mod clocks;
+mod effects;
+mod end;
+mod teller;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cellule_protocol::client::Session;
+use cellule_engine::{ExitReason, Machine};
+use cellule_protocol::client::{ExitStatus, Session};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
-use crate::connection;
-use crate::directory::{DirectoryError, SandboxDir};
-use crate::machine::{self, Started};
-use crate::spec::SandboxSpec;
-use crate::state::{Event, State};
-use crate::status::{Failure, Status};
+use self::clocks::Clocks;
+use self::teller::Teller;
+use crate::activity::Activity;
+use crate::connection::{self, Ask, Reply, Role, View};
+use crate::directory::{DirectoryError, LOGS, SandboxDir};
+use crate::failure::Failure;
+use crate::hub::Hub;
+use crate::inherited::complain;
+use crate::journal::Action;
+use crate::life::{Gate, Input, Life, Request, Ticket};
+use crate::listener::Listener;
+use crate::log::{LogWriter, MAIN_LOG};
+use crate::machine::{self, Progress, Started};
+use crate::main_program::{NotStarted, Running};
+use crate::record::{Record, now_ns};
+use crate::recorder::{Change, Recorder};
+use crate::spec::{IdleAction, SandboxSpec};
+use crate::state::State;
+use crate::status::{MainStatus, Status, process_records};
 
-/// How long a machine that was told to end may take before it is given up. It is killed, so this is for a host in need.
-const END: Duration = Duration::from_secs(10);
-/// How long the owner may take to read the last status.
-const FAREWELL: Duration = Duration::from_secs(15);
+/// What connections may have asked and not been heard with.
+const ASKS: usize = 64;
 
-/// What a connection asks of the owner of the state.
-#[derive(Debug)]
-pub(crate) enum Ask {
-    /// End the machine, giving its processes this long; the answer comes when it is gone.
-    Stop(Duration, oneshot::Sender<()>),
-    /// The process that the sandbox belongs to is gone.
-    OwnerGone,
+/// A job that is done.
+enum Done {
+    Paused(Result<(), Failure>),
+    Resumed(Result<(), Failure>),
+    Signalled {
+        signal: i32,
+        ticket: Option<Ticket>,
+        sent: bool,
+    },
+    MainStarted(Result<Running, NotStarted>),
+    MainEnded(Result<ExitStatus, Failure>),
+    MachineGone(ExitReason),
+    AgentLost(Failure),
+    /// Whether nothing but the main program runs in the guest.
+    Looked {
+        idle: bool,
+    },
+    /// Nothing that matters.
+    Nothing,
 }
 
-/// What connections see of the sandbox.
-#[derive(Debug, Clone)]
-pub(crate) struct View {
-    pub(crate) status: watch::Receiver<Arc<Status>>,
-    pub(crate) session: watch::Receiver<Option<Session>>,
-    pub(crate) asks: mpsc::Sender<Ask>,
+type Job = BoxFuture<'static, Done>;
+
+/// Something that the owner of the state takes note of.
+enum Happened {
+    Asked(Ask),
+    Done(Done),
+    Progress(Progress),
+    Started(Result<Started, Failure>),
+    Deadline,
+    Expired,
+    LookIfIdle,
+    Told,
 }
 
-/// Supervises the sandbox of `dir` until it has ended, and removes the directory.
+/// Supervises the sandbox of `dir` until it has ended, and removes the directory if nobody keeps it.
 ///
-/// `owner` is a connection to the process that the sandbox belongs to. Its end is the end of the sandbox.
+/// `owner` is a connection to the process that the sandbox belongs to. Its end is the end of the sandbox, unless the
+/// owner released it before.
 ///
 /// # Errors
-/// The directory cannot be removed. Whatever happens to the sandbox itself is told to the owner.
+/// The directory cannot be removed. Whatever happens to the sandbox itself is told to its clients.
 pub async fn supervise(dir: SandboxDir, spec: SandboxSpec, owner: UnixStream) -> Result<(), DirectoryError> {
+    // A terminal or a shell that goes away takes nothing of ours down. It fails where we have no terminal already.
+    _ = rustix::process::setsid();
+    let record = dir.record().unwrap_or_else(|_| Record::created().starting());
     let (status, status_view) = watch::channel(Arc::new(Status::starting()));
+    let (gate, gate_view) = watch::channel(Gate::Wait);
     let (session, session_view) = watch::channel(None);
-    let (asks, inbox) = mpsc::channel(16);
-    let view = View { status: status_view, session: session_view, asks };
-    let mut owner = tokio::spawn(connection::serve(owner, view));
-    let supervisor = Supervisor { state: State::Starting, status, session, inbox };
-    supervisor.live(&spec, &dir).await;
-    // The directory goes before the last word is heard, so that who hears it finds nothing left.
-    let removed = dir.remove();
-    _ = tokio::time::timeout(FAREWELL, &mut owner).await;
-    owner.abort();
-    removed
+    let (asks, inbox) = mpsc::channel(ASKS);
+    let activity = Activity::new();
+    let hub = spec.main.as_ref().map(|main| {
+        Hub::new(LogWriter::new(&dir.path().join(LOGS).join(MAIN_LOG)), main.stdin, activity.clone())
+    });
+    let view = View {
+        status: status_view,
+        gate: gate_view,
+        session: session_view,
+        hub: hub.clone(),
+        activity: activity.clone(),
+        asks,
+    };
+    let connections = Connections::default();
+    connections.serve(owner, view.clone(), Role::Owner, ());
+    let accepting = Listener::bind(dir.path()).map(|listener| {
+        let connections = connections.clone();
+        tokio::spawn(async move {
+            loop {
+                let accepted = listener.accept().await;
+                connections.serve(accepted.stream, view.clone(), Role::Guest, accepted.place);
+            }
+        })
+    });
+    let (progress, phases) = mpsc::unbounded_channel();
+    let spec = Arc::new(spec);
+    let start: BoxFuture<'static, _> =
+        Box::pin(machine::start(Arc::clone(&spec), dir.path().to_path_buf(), progress));
+    let supervisor = Supervisor {
+        life: Life::new(spec.main.is_some(), spec.stop_signal),
+        clocks: Clocks::new(&spec),
+        recorder: Recorder::new(dir.path().to_path_buf(), status),
+        status: Status::starting(),
+        record: Record { supervisor_pid: Some(std::process::id()), ..record },
+        cause: None,
+        remove: spec.auto_remove,
+        asked_to_stop: false,
+        tickets: HashMap::new(),
+        next_ticket: 0,
+        refusal: Vec::new(),
+        pending: VecDeque::new(),
+        start: Some(start),
+        jobs: FuturesUnordered::new(),
+        logging: None,
+        machine: None,
+        teller: Teller::new(&dir, &spec),
+        path: dir.path().to_path_buf(),
+        spec,
+        dir,
+        gate,
+        session,
+        inbox,
+        phases,
+        hub,
+        activity,
+        connections,
+    };
+    match accepting {
+        Ok(accepting) => supervisor.live(accepting).await,
+        Err(error) => {
+            complain(&format!("cannot listen: {error}"));
+            let failure =
+                Failure::new(crate::FailureKind::Supervisor, "the supervisor cannot listen", Some(&error));
+            supervisor.fail_at_once(failure).await
+        }
+    }
+}
+
+/// The connections that are open.
+#[derive(Debug, Clone)]
+struct Connections(watch::Sender<usize>);
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Connections {
+    /// Serves one in a task of its own; `place` is given back at its end.
+    fn serve(&self, stream: UnixStream, view: View, role: Role, place: impl Send + 'static) {
+        let open = self.0.clone();
+        open.send_modify(|count| *count += 1);
+        tokio::spawn(async move {
+            connection::serve(stream, view, role).await;
+            drop(place);
+            open.send_modify(|count| *count -= 1);
+        });
+    }
+
+    /// Waits until all are closed.
+    async fn closed(&self) {
+        // The sender is ours, so the wait cannot fail.
+        _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
 }
 
 struct Supervisor {
-    state: State,
-    status: watch::Sender<Arc<Status>>,
+    spec: Arc<SandboxSpec>,
+    dir: SandboxDir,
+    path: PathBuf,
+    teller: Teller,
+    life: Life,
+    clocks: Clocks,
+    recorder: Recorder,
+    /// As of now; watchers see it once it is on the disk.
+    status: Status,
+    record: Record,
+    /// Why it ends, where that is nobody's request.
+    cause: Option<String>,
+    /// Whether nothing of it is kept.
+    remove: bool,
+    asked_to_stop: bool,
+    tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
+    next_ticket: Ticket,
+    /// Why the main program could not be started.
+    refusal: Vec<u8>,
+    /// What happened while something else was taken note of.
+    pending: VecDeque<Input>,
+    start: Option<BoxFuture<'static, Result<Started, Failure>>>,
+    jobs: FuturesUnordered<Job>,
+    logging: Option<JoinHandle<()>>,
+    machine: Option<Arc<dyn Machine>>,
+    gate: watch::Sender<Gate>,
     session: watch::Sender<Option<Session>>,
     inbox: mpsc::Receiver<Ask>,
-}
-
-/// What ended a phase of the sandbox's life.
-enum Turn {
-    Asked(Ask),
-    Broke(Failure),
-    PoweredOff(Failure),
+    phases: mpsc::UnboundedReceiver<Progress>,
+    hub: Option<Hub>,
+    activity: Activity,
+    connections: Connections,
 }
 
 impl Supervisor {
-    async fn live(mut self, spec: &SandboxSpec, dir: &SandboxDir) {
-        let status = self.status.clone();
-        let start = machine::start(spec, dir.path(), |phase, machine| {
-            status.send_modify(|status| {
-                let status = Arc::make_mut(status);
-                status.phases.push(phase);
-                if let Some(machine) = machine {
-                    status.set_engine_processes(&machine.processes());
+    async fn live(mut self, accepting: JoinHandle<()>) -> Result<(), DirectoryError> {
+        self.publish(Vec::new());
+        while !self.life.state().is_final() {
+            let happened = self.next().await;
+            self.note(happened);
+        }
+        accepting.abort();
+        self.end().await
+    }
+
+    async fn fail_at_once(mut self, failure: Failure) -> Result<(), DirectoryError> {
+        self.start = None;
+        self.status.failure = Some(failure);
+        self.take(Input::Gone { powered_off: false });
+        self.end().await
+    }
+
+    /// Waits for the next thing that happens. Each of them has its limit, or is somebody's wish.
+    async fn next(&mut self) -> Happened {
+        let look_in = self.look_in();
+        tokio::select! {
+            Some(ask) = self.inbox.recv() => Happened::Asked(ask),
+            Some(done) = self.jobs.next(), if !self.jobs.is_empty() => Happened::Done(done),
+            Some(progress) = self.phases.recv() => Happened::Progress(progress),
+            started = poll_start(&mut self.start) => Happened::Started(started),
+            () = self.clocks.deadline() => Happened::Deadline,
+            () = self.clocks.expiry() => Happened::Expired,
+            () = sleep_for(look_in) => Happened::LookIfIdle,
+            () = self.recorder.advance() => Happened::Told,
+        }
+    }
+
+    fn note(&mut self, happened: Happened) {
+        match happened {
+            Happened::Asked(ask) => self.asked(ask),
+            Happened::Done(done) => self.done(done),
+            Happened::Progress(progress) => self.progressed(progress),
+            Happened::Started(started) => {
+                self.start = None;
+                // Its last steps may still lie there.
+                while let Ok(progress) = self.phases.try_recv() {
+                    self.progressed(progress);
                 }
-            });
+                match started {
+                    Ok(started) => self.started(started),
+                    Err(failure) => {
+                        self.blame(failure);
+                        self.take(Input::Gone { powered_off: false });
+                    }
+                }
+            }
+            Happened::Deadline => {
+                self.clocks.passed();
+                self.take(Input::Deadline);
+            }
+            Happened::Expired => {
+                self.clocks.expired();
+                self.remove = true;
+                self.cause.get_or_insert_with(|| "its time is over".to_owned());
+                self.take(Input::Expired);
+            }
+            Happened::LookIfIdle => self.look_if_idle(),
+            Happened::Told => {}
+        }
+    }
+
+    fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Request { request, remove, reply } => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.tickets.insert(ticket, reply);
+                if let Request::Stop { .. } = request {
+                    self.remove |= remove;
+                    self.asked_to_stop = true;
+                }
+                if request == Request::Release {
+                    self.record.kept = true;
+                }
+                self.activity.touch();
+                self.take(Input::Ask(ticket, request));
+            }
+            Ask::Used => self.take(Input::Used),
+            Ask::OwnerGone => {
+                if self.life.is_owned() && !self.life.state().is_final() {
+                    self.cause.get_or_insert_with(|| "the process that it belonged to is gone".to_owned());
+                }
+                self.take(Input::OwnerGone);
+            }
+        }
+    }
+
+    fn started(&mut self, started: Started) {
+        let Started { machine, session } = started;
+        let waiting = Arc::clone(&machine);
+        self.jobs.push(Box::pin(async move { Done::MachineGone(waiting.wait().await) }));
+        let (watching, of) = (session.clone(), Arc::clone(&machine));
+        self.jobs.push(Box::pin(async move {
+            let lost = watching.ended().await;
+            Done::AgentLost(machine::better_reason(&*of, Failure::lost(&lost)).await)
+        }));
+        self.logging = Some(tokio::spawn(crate::agent_log::keep(session.clone(), self.path.join(LOGS))));
+        self.machine = Some(machine);
+        self.session.send_replace(Some(session));
+        self.record.kept = true;
+        self.activity.touch();
+        if self.spec.main.is_none() {
+            self.tell(Action::Start, None);
+        }
+        self.take(Input::AgentReady);
+    }
+
+    fn progressed(&mut self, Progress { phase, processes }: Progress) {
+        self.status.phases.push(phase);
+        if let Some(processes) = processes {
+            self.status.set_engine_processes(&processes);
+            self.record.engine_pids = process_records(&self.status.processes);
+        }
+        self.publish(Vec::new());
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Paused(Ok(())) => self.take(Input::Paused),
+            Done::Resumed(Ok(())) => {
+                self.activity.touch();
+                self.take(Input::Resumed);
+            }
+            Done::Paused(Err(failure))
+            | Done::Resumed(Err(failure))
+            | Done::MainEnded(Err(failure))
+            | Done::AgentLost(failure) => {
+                self.blame(failure);
+                self.take(Input::AgentLost);
+            }
+            Done::Signalled { signal, ticket, sent } => {
+                if sent {
+                    self.tell(Action::Kill, Some(("signal", signal.to_string())));
+                }
+                if let Some(ticket) = ticket {
+                    self.take(Input::Signalled(ticket, sent));
+                }
+            }
+            Done::MainStarted(started) => self.main_started(started),
+            Done::MainEnded(Ok(exit)) => {
+                if let Some(main) = &mut self.status.main {
+                    main.exit = Some(exit);
+                }
+                if exit.oom_killed {
+                    self.tell(Action::Oom, None);
+                }
+                self.take(Input::MainEnded);
+            }
+            Done::MachineGone(reason) => {
+                if let Some(machine) = &self.machine {
+                    let failure = machine::ended(&**machine, &reason);
+                    self.blame(failure);
+                }
+                self.take(Input::Gone { powered_off: reason == ExitReason::PoweredOff });
+            }
+            Done::Looked { idle } => self.looked(idle),
+            Done::Nothing => {}
+        }
+    }
+
+    fn main_started(&mut self, started: Result<Running, NotStarted>) {
+        match started {
+            Ok(Running { pid, ended }) => {
+                self.status.main = Some(MainStatus { pid, started_ns: now_ns(), exit: None });
+                self.jobs.push(Box::pin(async move { Done::MainEnded(ended.await) }));
+                self.tell(Action::Start, None);
+                self.take(Input::MainStarted);
+            }
+            Err(NotStarted::Refused(failure)) => {
+                self.cause = Some(format!("its main program could not be started: {failure}"));
+                self.refusal = crate::status::wire::start_failure_to_wire(&failure);
+                self.take(Input::MainRefused);
+            }
+            Err(NotStarted::Lost(failure)) => {
+                self.blame(failure);
+                self.take(Input::AgentLost);
+            }
+        }
+    }
+
+    /// Notes why it ends, unless that is what was asked for, or a reason is known already.
+    fn blame(&mut self, failure: Failure) {
+        if !self.life.state().is_final()
+            && self.life.state() != State::Stopping
+            && self.status.failure.is_none()
+        {
+            self.cause = Some(failure.line());
+            self.status.failure = Some(failure);
+        }
+    }
+
+    /// Takes what happened to the state, and does what is to be done.
+    fn take(&mut self, input: Input) {
+        self.pending.push_back(input);
+        let mut answers = Vec::new();
+        while let Some(input) = self.pending.pop_front() {
+            let before = self.life.state();
+            let effects = self.life.on(input);
+            self.changed(before);
+            for effect in effects {
+                answers.extend(self.perform(effect));
+            }
+        }
+        self.publish(answers);
+    }
+
+    fn changed(&mut self, before: State) {
+        let now = self.life.state();
+        self.gate.send_if_modified(|gate| {
+            let changed = *gate != self.life.gate();
+            *gate = self.life.gate();
+            changed
         });
-        let started = tokio::select! {
-            started = start => started,
-            ask = self.inbox.recv() => {
-                // The future was dropped, and with it the machine.
-                self.stop_without_machine(ask.unwrap_or(Ask::OwnerGone));
-                return;
-            }
-        };
-        let Started { machine, session } = match started {
-            Ok(started) => started,
-            Err(failure) => return self.fail(failure),
-        };
-        self.session.send_replace(Some(session.clone()));
-        self.change(Event::AgentReady);
-
-        let turn = tokio::select! {
-            biased;
-            ask = self.inbox.recv() => Turn::Asked(ask.unwrap_or(Ask::OwnerGone)),
-            reason = machine.wait() => {
-                let failure = machine::ended(&*machine, &reason);
-                if reason == cellule_engine::ExitReason::PoweredOff { Turn::PoweredOff(failure) } else { Turn::Broke(failure) }
-            }
-            lost = session.ended() => Turn::Broke(machine::better_reason(&*machine, Failure::lost(&lost)).await),
-        };
-        match turn {
-            Turn::Asked(ask) => {
-                self.change(if matches!(ask, Ask::OwnerGone) { Event::OwnerGone } else { Event::StopAsked });
-                if let Ask::Stop(grace, _) = &ask
-                    && !grace.is_zero()
-                    && session.power_off(*grace).await.is_ok()
-                {
-                    _ = tokio::time::timeout(*grace + END, machine.wait()).await;
-                }
-                machine.kill();
-                _ = tokio::time::timeout(END, machine.wait()).await;
-                self.change(Event::Broke);
-                if let Ask::Stop(_, done) = ask {
-                    _ = done.send(());
-                }
-            }
-            Turn::PoweredOff(failure) => {
-                // Why it ended is told although nothing failed: whoever waits for a program in it lost that.
-                self.publish(|status| status.failure = Some(failure));
-                self.change(Event::PoweredOff);
-            }
-            Turn::Broke(failure) => {
-                machine.kill();
-                _ = tokio::time::timeout(END, machine.wait()).await;
-                self.fail(failure);
-            }
+        if now == before {
+            return;
+        }
+        self.record.changed_ns = now_ns();
+        match (before, now) {
+            (_, State::Paused) => self.tell(Action::Pause, None),
+            (State::Resuming, State::Running) => self.tell(Action::Unpause, None),
+            _ => {}
         }
     }
 
-    fn stop_without_machine(&mut self, ask: Ask) {
-        self.change(if matches!(ask, Ask::OwnerGone) { Event::OwnerGone } else { Event::StopAsked });
-        self.change(Event::Broke);
-        if let Ask::Stop(_, done) = ask {
-            _ = done.send(());
+    /// Has the state as it is now put on the disk and told, with these answers.
+    fn publish(&mut self, answers: Vec<(oneshot::Sender<Reply>, Reply)>) {
+        self.status.state = self.life.state();
+        let (record, status) = (self.recorded(), self.status.clone());
+        self.recorder.push(Change { record, status, answers });
+    }
+
+    fn recorded(&self) -> Record {
+        Record {
+            state: self.status.state,
+            cause: self.cause.clone(),
+            main: self.status.main.as_ref().map(Into::into),
+            phases: self.status.phases.iter().map(Into::into).collect(),
+            ..self.record.clone()
         }
     }
 
-    fn fail(&mut self, failure: Failure) {
-        self.publish(|status| status.failure = Some(failure));
-        self.change(Event::Broke);
+    fn tell(&self, action: Action, attributes: impl IntoIterator<Item = (&'static str, String)>) {
+        self.teller.tell(action, attributes.into_iter().collect());
     }
 
-    fn change(&mut self, event: Event) {
-        self.state = self.state.after(event);
-        let state = self.state;
-        if state.is_final() {
-            self.session.send_replace(None);
+    fn look_in(&self) -> Option<Duration> {
+        let watched = self.life.state() == State::Running && !self.life.is_owned();
+        self.clocks.look_in(watched, self.activity.idle_for())
+    }
+
+    /// Nobody seems to use it. Whether anything but the main program runs in it, the guest knows.
+    fn look_if_idle(&mut self) {
+        let Some(session) = self.session.borrow().clone() else { return };
+        self.clocks.look();
+        let allowed = u32::from(self.life.main_runs());
+        self.jobs.push(Box::pin(async move {
+            let idle = session.status().await.is_ok_and(|status| status.running_execs <= allowed);
+            Done::Looked { idle }
+        }));
+    }
+
+    fn looked(&mut self, idle: bool) {
+        self.clocks.looked(!idle);
+        if !idle {
+            return self.activity.touch();
         }
-        self.publish(|status| status.state = state);
-    }
-
-    fn publish(&self, change: impl FnOnce(&mut Status)) {
-        self.status.send_modify(|status| change(Arc::make_mut(status)));
+        let Some(rule) = self.spec.idle else { return };
+        // It may have been used while the guest was asked.
+        if self.activity.idle_for() >= Duration::from_millis(rule.after_ms) && !self.life.is_owned() {
+            let pause = rule.action == IdleAction::Pause;
+            if !pause && self.life.state() == State::Running {
+                self.cause = Some("nobody used it".to_owned());
+            }
+            self.take(Input::Idle { pause });
+        }
     }
 }
 
-/// Takes over what the process was started with: the connection to its owner as standard input, the lock of the
-/// sandbox's directory as standard output.
-///
-/// # Errors
-/// They are not there.
-pub fn inherited() -> io::Result<(UnixStream, std::fs::File)> {
-    use std::os::fd::AsFd as _;
-    let owner = io::stdin().as_fd().try_clone_to_owned()?;
-    let lock = io::stdout().as_fd().try_clone_to_owned()?;
-    let owner = std::os::unix::net::UnixStream::from(owner);
-    owner.set_nonblocking(true)?;
-    Ok((UnixStream::from_std(owner)?, lock.into()))
+async fn poll_start(
+    start: &mut Option<BoxFuture<'static, Result<Started, Failure>>>,
+) -> Result<Started, Failure> {
+    match start {
+        Some(start) => start.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_for(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
 }

@@ -1,15 +1,17 @@
 //! What a sandbox is made of, as its directory keeps it. Owns the format of `spec.json`.
 //!
-//! It holds no command, environment or secret of a user: those go straight to the agent and touch no disk.
+//! It holds the command and the environment of the sandbox, as Docker's own files do: the directory is its user's alone.
 
-use std::fmt;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::{self, DocumentError};
+use crate::name::SandboxId;
+
 /// The format this version writes; any other is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a sandbox is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,10 +21,12 @@ pub struct SandboxSpec {
     pub format: u32,
     /// The sandbox's own name, for ever.
     pub id: SandboxId,
-    /// The name its user gave it, if any.
-    pub name: Option<SandboxName>,
     /// The image as its user named it; for people only.
     pub image: String,
+    /// The digest of the image's configuration.
+    pub image_digest: String,
+    /// When it was made: wall clock, nanoseconds since 1970.
+    pub created_ns: i64,
     /// The engine, by its name.
     pub engine: String,
     /// The engine's program where it is not to be searched for.
@@ -43,6 +47,85 @@ pub struct SandboxSpec {
     pub read_only: bool,
     /// Empty filesystems in memory.
     pub tmpfs: Vec<Tmpfs>,
+    /// The environment of what is run in it, each `NAME=VALUE`: the image's and the user's.
+    pub env: Vec<String>,
+    /// Where that runs.
+    pub working_dir: String,
+    /// Whom it runs as; empty is root.
+    pub user: String,
+    /// The main program, with whose end the sandbox ends. Without one it idles until it is stopped.
+    pub main: Option<MainSpec>,
+    /// What asks the main program to stop; SIGTERM if absent.
+    pub stop_signal: Option<i32>,
+    /// Whether nothing of it is kept once it has ended.
+    pub auto_remove: bool,
+    /// When it is removed, whatever it does then: wall clock, nanoseconds since 1970.
+    pub expires_ns: Option<i64>,
+    /// What is done when nobody uses it.
+    pub idle: Option<IdleRule>,
+    /// For whoever lists sandboxes.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A sandbox's main program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MainSpec {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Its complete environment, each `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Where it runs.
+    pub working_dir: String,
+    /// Whom it runs as; empty is root.
+    pub user: String,
+    /// Additional groups, names or numbers.
+    pub groups: Vec<String>,
+    /// Whether it has a terminal, which is its input, output and error.
+    pub tty: bool,
+    /// The terminal's size at the start.
+    pub rows: u16,
+    /// The terminal's size at the start.
+    pub columns: u16,
+    /// What it reads.
+    pub stdin: MainStdin,
+    /// It is killed after this time.
+    pub timeout_ms: Option<u64>,
+    /// Limits of resources: name, soft, hard; `None` is no limit.
+    pub rlimits: Vec<(String, Option<u64>, Option<u64>)>,
+}
+
+/// What a main program reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MainStdin {
+    /// Nothing: `/dev/null`.
+    #[default]
+    None,
+    /// What clients send, until the input of one of them ends.
+    Once,
+    /// What clients send; the end of a client's input is not its own.
+    Open,
+}
+
+/// What is done with a sandbox that nobody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdleRule {
+    /// After how many milliseconds.
+    pub after_ms: u64,
+    /// What.
+    pub action: IdleAction,
+}
+
+/// What is done with a sandbox that nobody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdleAction {
+    /// It is stopped.
+    Stop,
+    /// It is paused, and goes on as soon as somebody uses it.
+    Pause,
 }
 
 /// An empty filesystem in the guest's memory.
@@ -55,130 +138,20 @@ pub struct Tmpfs {
     pub options: String,
 }
 
-/// A sandbox's own name: 12 hexadecimal digits drawn at random.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SandboxId(String);
+impl SandboxSpec {
+    /// Far above any real document, arguments of 128 KiB included: a larger one is damage.
+    pub(crate) const LIMIT: u64 = 4 << 20;
 
-impl SandboxId {
-    const DIGITS: usize = 12;
-
-    /// Draws a new one.
+    /// Reads the contents of a `spec.json`.
     ///
     /// # Errors
-    /// The kernel has no random bytes to give.
-    pub fn random() -> std::io::Result<Self> {
-        let mut bytes = [0; Self::DIGITS / 2];
-        let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        if got < bytes.len() {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Self(hex::encode(bytes)))
+    /// It is not a document of this version's.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
+        document::parse(bytes)
     }
 
-    /// The digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SandboxId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for SandboxId {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        let valid =
-            text.len() == Self::DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if valid { Ok(Self(text)) } else { Err(InvalidName::Id(text)) }
-    }
-}
-
-impl From<SandboxId> for String {
-    fn from(id: SandboxId) -> Self {
-        id.0
-    }
-}
-
-/// A name that a user gave, by Docker's rule: letters, digits and `_.-`, the first a letter or digit, 2 to 64 long.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SandboxName(String);
-
-impl SandboxName {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SandboxName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for SandboxName {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        let valid = (2..=64).contains(&text.len())
-            && text.as_bytes()[0].is_ascii_alphanumeric()
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-        if valid { Ok(Self(text)) } else { Err(InvalidName::Name(text)) }
-    }
-}
-
-impl FromStr for SandboxName {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        Self::try_from(text.to_owned())
-    }
-}
-
-impl From<SandboxName> for String {
-    fn from(name: SandboxName) -> Self {
-        name.0
-    }
-}
-
-/// A text that is no name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidName {
-    /// Not a name that a user may give.
-    #[error("{0:?} is not a name: 2 to 64 of a-z A-Z 0-9 _ . -, the first a letter or digit")]
-    Name(String),
-    /// Not an id.
-    #[error("{0:?} is not a sandbox's id: 12 hexadecimal digits")]
-    Id(String),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_follow_dockers_rule() {
-        for good in ["ab", "web-1", "A.b_c", "0x"] {
-            assert!(good.parse::<SandboxName>().is_ok(), "{good}");
-        }
-        let long = "a".repeat(65);
-        for bad in ["", "a", "-ab", ".ab", "a/b", "a b", "..", "ä1", long.as_str()] {
-            assert!(bad.parse::<SandboxName>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_id_that_was_not_drawn_is_refused() {
-        let id = SandboxId::random().unwrap();
-        assert_eq!(SandboxId::try_from(id.to_string()), Ok(id));
-        for bad in ["", "../../etc", "0123456789AB", "0123456789abc"] {
-            assert!(SandboxId::try_from(bad.to_owned()).is_err(), "{bad}");
-        }
+    /// Whether its time is over.
+    pub fn is_expired(&self, now_ns: i64) -> bool {
+        self.expires_ns.is_some_and(|expires| expires <= now_ns)
     }
 }

@@ -1,0 +1,67 @@
+//! Starts a supervisor's process.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use super::SandboxError;
+use crate::directory::{DirectoryError, LOGS, SandboxDir, private_dir};
+use crate::log::SUPERVISOR_LOG;
+use crate::record::Record;
+
+/// Starts the supervisor, which has the lock of the directory from then on, and nobody else.
+pub(super) fn spawn(mut dir: SandboxDir, program: &Path) -> Result<(Child, UnixStream), SandboxError> {
+    let before = match dir.record() {
+        Ok(record) => record,
+        Err(DirectoryError::Damaged { .. }) => Record::lost(),
+        Err(error) => return Err(error.into()),
+    };
+    dir.write_record(&before.starting())?;
+    match start(&dir, program) {
+        Ok(started) => {
+            dir.hand_over();
+            Ok(started)
+        }
+        Err(source) => {
+            // As if nothing had been asked.
+            if before.kept {
+                dir.write_record(&before)?;
+            } else {
+                dir.remove()?;
+            }
+            Err(SandboxError::Spawn { program: program.to_path_buf(), source })
+        }
+    }
+}
+
+fn start(dir: &SandboxDir, program: &Path) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let ours = UnixStream::from_std(ours)?;
+    let logs = dir.path().join(LOGS);
+    if !logs.exists() {
+        private_dir(&logs, false)?;
+    }
+    let log = logs.join(SUPERVISOR_LOG);
+    let log = File::options().write(true).create(true).truncate(true).mode(0o600).open(log)?;
+    let mut command = std::process::Command::new(program);
+    command
+        // What lists of processes show, whatever path it was started by.
+        .arg0("cellule")
+        .arg("supervise")
+        .arg(dir.path())
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(dir.share_lock()?)
+        .stderr(log)
+        .current_dir("/");
+    // Not killed when it is dropped: the end of the connection has it clear everything away, which it could not once dead.
+    let child = Command::from(command).spawn()?;
+    Ok((child, ours))
+}

@@ -1,0 +1,525 @@
+//! The life of a sandbox: its states, what may be asked in each, and what is to be done then. Pure: no clock, no I/O.
+//!
+//! ```text
+//!            the agent answers          pause asked, idle              stopped
+//!   Starting ───────────────▶ Running ─────────────────▶ Pausing ────────────────▶ Paused
+//!      │                       ▲  │                                                  │
+//!      │                       │  │                           resume asked, or used   │
+//!      │            going again│  │                           while paused for want   │
+//!      │                       │  │                           of use                  │
+//!      │                    Resuming ◀─────────────────────────────────────────────────┘
+//!      │                          │
+//!      │ any of these: stop, SIGKILL, time over, owner gone, main program ended, agent lost
+//!      ▼                          ▼
+//!   Stopping ─── the machine is gone ──▶ Stopped, or Failed if the agent was lost
+//!
+//!   any but Stopping ─── the guest powered off ──▶ Stopped (Starting: Failed)
+//!                    ─── the machine broke, or did not start ──▶ Failed
+//! ```
+//!
+//! How a sandbox stops, each step with a limit after which the next is taken:
+//!
+//! ```text
+//!   Thawing ───▶ Asking ──────────▶ Forcing ──────▶ Killing ──▶ the machine is gone
+//!   (paused:     (its signal to     (SIGKILL to     (the machine)
+//!    resume)      the main program)  it)               ▲
+//!                   │ it ended        │ it ended       │
+//!                   └───────┬─────────┘                │
+//!                           ▼                          │
+//!                       PoweringOff ───────────────────┘
+//!                       (at once without a main program)
+//! ```
+//! A second stop, or SIGKILL, shortens it. `Stopped` and `Failed` are final. While stopping nothing fails any more: that
+//! the machine is gone, however it went, is what was asked for. Each request is answered exactly once: at the latest by
+//! the end.
+
+mod stopping;
+
+use std::time::Duration;
+
+use self::stopping::Stage;
+use crate::state::{Refusal, State};
+
+/// SIGKILL, everywhere on Linux.
+pub(crate) const SIGKILL: i32 = 9;
+/// SIGTERM, everywhere on Linux.
+const SIGTERM: i32 = 15;
+/// What a main program may take to end when nobody uses the sandbox any more.
+const IDLE_GRACE: Duration = Duration::from_secs(10);
+
+/// Which request an answer belongs to.
+pub(crate) type Ticket = u64;
+
+/// What a client asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Start the main program, as soon as the agent answers.
+    StartMain,
+    /// Live on without the owner.
+    Release,
+    /// Send the main program a signal.
+    Kill(i32),
+    /// End, by this signal or the usual one, within this time.
+    Stop { grace: Duration, signal: Option<i32> },
+    /// Stand still.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// A client asks something.
+    Ask(Ticket, Request),
+    /// Somebody uses a sandbox that may be paused for want of use.
+    Used,
+    /// The agent answered.
+    AgentReady,
+    /// The agent was heard, and is gone while the machine is not.
+    AgentLost,
+    /// The main program runs.
+    MainStarted,
+    /// The main program could not be started.
+    MainRefused,
+    /// The main program has ended, and all of its output has been read.
+    MainEnded,
+    /// A signal was sent, or not: what [`Effect::Signal`] asked for.
+    Signalled(Ticket, bool),
+    /// The guest's processors stand still.
+    Paused,
+    /// The guest goes on, its clock set.
+    Resumed,
+    /// The machine is gone, or never came to be. Told even of one that was killed.
+    Gone { powered_off: bool },
+    /// The process that the sandbox belongs to is gone.
+    OwnerGone,
+    /// Its time is over.
+    Expired,
+    /// Nobody used it for as long as was set.
+    Idle { pause: bool },
+    /// The time that [`Effect::Deadline`] gave is over.
+    Deadline,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Start the main program.
+    StartMain,
+    /// Send the main program a signal, and all of its processes if `all` is set.
+    Signal { signal: i32, all: bool, ticket: Option<Ticket> },
+    /// Stop the guest's processors.
+    Pause,
+    /// Set them going again, and the guest's clock right.
+    Resume,
+    /// Have the agent end all processes, within this time, and power off.
+    PowerOff(Duration),
+    /// End the machine, or its start, at once.
+    Kill,
+    /// Tell when this time is over, and not what was set before.
+    Deadline(Duration),
+    /// The deadline is in this time at the latest.
+    Shorten(Duration),
+    /// Answer a request.
+    Answer(Ticket, Answer),
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is done.
+    Done,
+    /// The main program could not be started.
+    MainRefused,
+    /// It is not done, for this reason.
+    Refused(Refusal),
+}
+
+/// Whether a stream to the agent is opened now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// At once.
+    Open,
+    /// Not yet: what is going on ends, one way or the other.
+    Wait,
+    /// Once the sandbox, paused for want of use, was told that it is used.
+    Wake,
+    /// Not at all.
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Running,
+    /// `wake` if it is to go on as soon as it stands still.
+    Pausing {
+        idle: bool,
+        wake: bool,
+    },
+    Paused {
+        idle: bool,
+    },
+    Resuming,
+    /// `failing` if it ends for a cause of its own.
+    Stopping {
+        stage: Stage,
+        failing: bool,
+    },
+    Stopped,
+    Failed,
+}
+
+/// Where the main program is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Main {
+    /// There is none.
+    Absent,
+    Unstarted,
+    Launching(Ticket),
+    Running,
+    /// It ended, or could not be started.
+    Over,
+}
+
+/// Requests that are answered later.
+#[derive(Debug, Default)]
+struct Waiting {
+    start: Option<Ticket>,
+    pause: Vec<Ticket>,
+    resume: Vec<Ticket>,
+    signal: Vec<Ticket>,
+    /// Answered by the end, whatever it is.
+    end: Vec<Ticket>,
+}
+
+/// The life of one sandbox.
+#[derive(Debug)]
+pub(crate) struct Life {
+    phase: Phase,
+    main: Main,
+    /// Whether it ends with its owner.
+    owned: bool,
+    /// What asks its main program to stop, unless a request says otherwise.
+    stop_signal: i32,
+    /// What asks it now.
+    signal: i32,
+    waiting: Waiting,
+    effects: Vec<Effect>,
+}
+
+impl Life {
+    pub(crate) fn new(has_main: bool, stop_signal: Option<i32>) -> Self {
+        let stop_signal = stop_signal.unwrap_or(SIGTERM);
+        Self {
+            phase: Phase::Starting,
+            main: if has_main { Main::Unstarted } else { Main::Absent },
+            owned: true,
+            stop_signal,
+            signal: stop_signal,
+            waiting: Waiting::default(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// The state, as everyone sees it.
+    pub(crate) fn state(&self) -> State {
+        match self.phase {
+            Phase::Starting => State::Starting,
+            Phase::Running => State::Running,
+            Phase::Pausing { .. } => State::Pausing,
+            Phase::Paused { .. } => State::Paused,
+            Phase::Resuming => State::Resuming,
+            Phase::Stopping { .. } => State::Stopping,
+            Phase::Stopped => State::Stopped,
+            Phase::Failed => State::Failed,
+        }
+    }
+
+    /// Whether a stream to the agent is opened now.
+    pub(crate) fn gate(&self) -> Gate {
+        match self.phase {
+            Phase::Running => Gate::Open,
+            Phase::Starting | Phase::Resuming | Phase::Pausing { wake: true, .. } => Gate::Wait,
+            Phase::Pausing { idle: true, .. } | Phase::Paused { idle: true } => Gate::Wake,
+            _ => Gate::Closed,
+        }
+    }
+
+    /// Whether the sandbox still belongs to the process that started it.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// Whether the main program runs, as far as is known.
+    pub(crate) fn main_runs(&self) -> bool {
+        self.main == Main::Running
+    }
+
+    /// Takes what happened, and gives what is to be done, in this order.
+    pub(crate) fn on(&mut self, input: Input) -> Vec<Effect> {
+        if !self.state().is_final() {
+            self.take(input);
+        } else if let Input::Ask(ticket, request) = input {
+            // That it ended is all that these wanted.
+            let wanted = matches!(request, Request::Stop { .. } | Request::Kill(SIGKILL));
+            self.answer(ticket, if wanted { Answer::Done } else { Answer::Refused(Refusal::Ended) });
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Ask(ticket, request) => self.ask(ticket, request),
+            Input::Used => self.used(),
+            Input::AgentReady => self.agent_ready(),
+            Input::AgentLost => self.agent_lost(),
+            Input::MainStarted => self.main_started(),
+            Input::MainRefused => self.main_refused(),
+            Input::MainEnded => self.main_ended(),
+            Input::Signalled(ticket, sent) => self.signalled(ticket, sent),
+            Input::Paused => self.paused(),
+            Input::Resumed => self.resumed(),
+            Input::Gone { powered_off } => self.gone(powered_off),
+            Input::OwnerGone if self.owned => self.kill_machine(),
+            Input::OwnerGone => {}
+            Input::Expired => self.kill_machine(),
+            Input::Idle { pause } => self.idle(pause),
+            Input::Deadline => self.deadline(),
+        }
+    }
+
+    fn ask(&mut self, ticket: Ticket, request: Request) {
+        let asked = match request {
+            Request::StartMain => self.ask_start(ticket),
+            Request::Release => {
+                self.owned = false;
+                Ok(Some(Answer::Done))
+            }
+            Request::Kill(signal) => self.ask_kill(ticket, signal),
+            Request::Stop { grace, signal } => {
+                self.waiting.end.push(ticket);
+                self.stop(grace, signal);
+                Ok(None)
+            }
+            Request::Pause => self.ask_pause(ticket),
+            Request::Resume => self.ask_resume(ticket),
+        };
+        match asked {
+            Ok(Some(answer)) => self.answer(ticket, answer),
+            Ok(None) => {}
+            Err(refusal) => self.answer(ticket, Answer::Refused(refusal)),
+        }
+    }
+
+    fn ask_start(&mut self, ticket: Ticket) -> Result<Option<Answer>, Refusal> {
+        match self.main {
+            Main::Absent => return Err(Refusal::NoMain),
+            Main::Unstarted if self.waiting.start.is_none() => {}
+            _ => return Err(Refusal::MainStarted),
+        }
+        match self.phase {
+            Phase::Starting => self.waiting.start = Some(ticket),
+            Phase::Running => self.launch(ticket),
+            Phase::Pausing { .. } | Phase::Paused { .. } => return Err(Refusal::Paused),
+            Phase::Resuming => return Err(Refusal::Resuming),
+            Phase::Stopping { .. } | Phase::Stopped | Phase::Failed => return Err(Refusal::Stopping),
+        }
+        Ok(None)
+    }
+
+    fn launch(&mut self, ticket: Ticket) {
+        self.main = Main::Launching(ticket);
+        self.effects.push(Effect::StartMain);
+    }
+
+    fn ask_kill(&mut self, ticket: Ticket, signal: i32) -> Result<Option<Answer>, Refusal> {
+        if signal == SIGKILL {
+            self.waiting.end.push(ticket);
+            self.kill();
+            return Ok(None);
+        }
+        match (self.main, self.phase) {
+            (Main::Absent, _) => Err(Refusal::NoMain),
+            (_, Phase::Starting) => Err(Refusal::Starting),
+            (_, Phase::Pausing { .. } | Phase::Paused { .. }) => Err(Refusal::Paused),
+            (_, Phase::Resuming) => Err(Refusal::Resuming),
+            (Main::Running, Phase::Running | Phase::Stopping { stage: Stage::Asking, .. }) => {
+                self.waiting.signal.push(ticket);
+                self.effects.push(Effect::Signal { signal, all: false, ticket: Some(ticket) });
+                Ok(None)
+            }
+            (_, Phase::Running) => Err(Refusal::MainNotRunning),
+            (_, Phase::Stopping { .. } | Phase::Stopped | Phase::Failed) => Err(Refusal::Stopping),
+        }
+    }
+
+    fn ask_pause(&mut self, ticket: Ticket) -> Result<Option<Answer>, Refusal> {
+        match &mut self.phase {
+            Phase::Running => {
+                self.waiting.pause.push(ticket);
+                self.pause(false);
+                Ok(None)
+            }
+            // Paused for want of use, it would go on when used. Now it is to stay.
+            Phase::Paused { idle } if *idle => {
+                *idle = false;
+                Ok(Some(Answer::Done))
+            }
+            Phase::Pausing { idle, wake } if *idle && !*wake => {
+                *idle = false;
+                self.waiting.pause.push(ticket);
+                Ok(None)
+            }
+            Phase::Starting => Err(Refusal::Starting),
+            Phase::Pausing { .. } | Phase::Paused { .. } => Err(Refusal::Paused),
+            Phase::Resuming => Err(Refusal::Resuming),
+            Phase::Stopping { .. } | Phase::Stopped | Phase::Failed => Err(Refusal::Stopping),
+        }
+    }
+
+    fn pause(&mut self, idle: bool) {
+        self.phase = Phase::Pausing { idle, wake: false };
+        self.effects.push(Effect::Pause);
+    }
+
+    fn ask_resume(&mut self, ticket: Ticket) -> Result<Option<Answer>, Refusal> {
+        match &mut self.phase {
+            Phase::Starting | Phase::Running => return Err(Refusal::NotPaused),
+            Phase::Pausing { wake, .. } => *wake = true,
+            Phase::Paused { .. } => self.resume(),
+            Phase::Resuming => {}
+            Phase::Stopping { .. } | Phase::Stopped | Phase::Failed => return Err(Refusal::Stopping),
+        }
+        self.waiting.resume.push(ticket);
+        Ok(None)
+    }
+
+    fn resume(&mut self) {
+        self.phase = Phase::Resuming;
+        self.effects.push(Effect::Resume);
+    }
+
+    fn used(&mut self) {
+        match &mut self.phase {
+            Phase::Pausing { idle: true, wake } => *wake = true,
+            Phase::Paused { idle: true } => self.resume(),
+            _ => {}
+        }
+    }
+
+    fn idle(&mut self, pause: bool) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if pause { self.pause(true) } else { self.stop(IDLE_GRACE, None) }
+    }
+
+    fn agent_ready(&mut self) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Running;
+            if let Some(ticket) = self.waiting.start.take() {
+                self.launch(ticket);
+            }
+        }
+    }
+
+    fn main_started(&mut self) {
+        let Main::Launching(ticket) = self.main else { return };
+        self.main = Main::Running;
+        self.answer(ticket, Answer::Done);
+        self.main_started_while_stopping();
+    }
+
+    fn main_refused(&mut self) {
+        let Main::Launching(ticket) = self.main else { return };
+        self.main = Main::Over;
+        self.answer(ticket, Answer::MainRefused);
+        self.main_ended_while_stopping();
+    }
+
+    fn main_ended(&mut self) {
+        if self.main != Main::Running {
+            return;
+        }
+        self.main = Main::Over;
+        if matches!(self.phase, Phase::Stopping { .. }) {
+            self.main_ended_while_stopping();
+        } else {
+            self.kill_machine();
+        }
+    }
+
+    fn signalled(&mut self, ticket: Ticket, sent: bool) {
+        let Some(at) = self.waiting.signal.iter().position(|waiting| *waiting == ticket) else { return };
+        self.waiting.signal.swap_remove(at);
+        self.answer(ticket, if sent { Answer::Done } else { Answer::Refused(Refusal::MainNotRunning) });
+    }
+
+    fn paused(&mut self) {
+        match self.phase {
+            Phase::Pausing { idle, wake } => {
+                self.phase = Phase::Paused { idle };
+                self.answer_all(|waiting| &mut waiting.pause, Answer::Done);
+                if wake {
+                    self.resume();
+                }
+            }
+            Phase::Stopping { .. } => self.paused_while_stopping(),
+            _ => {}
+        }
+    }
+
+    fn resumed(&mut self) {
+        match self.phase {
+            Phase::Resuming => {
+                self.phase = Phase::Running;
+                self.answer_all(|waiting| &mut waiting.resume, Answer::Done);
+            }
+            Phase::Stopping { .. } => self.resumed_while_stopping(),
+            _ => {}
+        }
+    }
+
+    fn gone(&mut self, powered_off: bool) {
+        self.phase = match self.phase {
+            Phase::Stopping { failing: false, .. } => Phase::Stopped,
+            // A guest that powers off before its agent answered never did what it was started for.
+            Phase::Starting | Phase::Stopping { failing: true, .. } => Phase::Failed,
+            _ if powered_off => Phase::Stopped,
+            _ => Phase::Failed,
+        };
+        if let Main::Launching(ticket) = self.main {
+            self.answer(ticket, Answer::Refused(Refusal::Ended));
+        }
+        self.main = Main::Over;
+        self.answer_all(|waiting| &mut waiting.end, Answer::Done);
+        self.refuse_all(Refusal::Ended);
+    }
+
+    /// Refuses whatever waits for something other than the end.
+    fn refuse_all(&mut self, refusal: Refusal) {
+        if let Some(ticket) = self.waiting.start.take() {
+            self.answer(ticket, Answer::Refused(refusal));
+        }
+        self.answer_all(|waiting| &mut waiting.pause, Answer::Refused(refusal));
+        self.answer_all(|waiting| &mut waiting.resume, Answer::Refused(refusal));
+        if refusal == Refusal::Ended {
+            self.answer_all(|waiting| &mut waiting.signal, Answer::Refused(refusal));
+        }
+    }
+
+    fn answer_all(&mut self, which: impl FnOnce(&mut Waiting) -> &mut Vec<Ticket>, answer: Answer) {
+        for ticket in std::mem::take(which(&mut self.waiting)) {
+            self.answer(ticket, answer);
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.effects.push(Effect::Answer(ticket, answer));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! How a sandbox stops: the steps, and what takes it from one to the next.
+
+use std::time::Duration;
+
+use super::{Effect, Life, Main, Phase};
+use crate::state::Refusal;
+
+/// How long a main program that was killed may take to be reaped, and its last output to be read.
+const FORCE: Duration = Duration::from_secs(3);
+/// How long a guest without processes may take to power off.
+const POWER_OFF: Duration = Duration::from_secs(5);
+/// How long a machine that was killed may take to be gone, after which it is given up. For a host in need.
+const KILL: Duration = Duration::from_secs(10);
+
+/// A step of stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The guest is made to run, so that it can be asked. `still` while it is on its way to stand still.
+    Thawing { still: bool },
+    /// The main program was sent its signal, or will be once it has started.
+    Asking,
+    /// The main program was killed.
+    Forcing,
+    /// The agent ends what is left, and powers off.
+    PoweringOff,
+    /// The machine was killed.
+    Killing,
+}
+
+impl Life {
+    /// Begins to stop, or shortens it. Zero ends the machine at once.
+    pub(super) fn stop(&mut self, grace: Duration, signal: Option<i32>) {
+        if let Phase::Stopping { stage, .. } = self.phase {
+            if grace.is_zero() {
+                self.kill_machine();
+            } else if matches!(stage, Stage::Asking | Stage::Thawing { .. }) {
+                self.effects.push(Effect::Shorten(grace));
+            }
+            return;
+        }
+        self.signal = signal.unwrap_or(self.stop_signal);
+        let has_main = matches!(self.main, Main::Running | Main::Launching(_));
+        if grace.is_zero() {
+            return self.kill_machine();
+        }
+        match self.phase {
+            Phase::Running if has_main => {
+                self.enter(Stage::Asking, grace);
+                self.ask_main();
+            }
+            Phase::Running => self.power_off(grace),
+            Phase::Pausing { .. } if has_main => self.enter(Stage::Thawing { still: false }, grace),
+            Phase::Paused { .. } if has_main => {
+                self.enter(Stage::Thawing { still: true }, grace);
+                self.effects.push(Effect::Resume);
+            }
+            Phase::Resuming if has_main => self.enter(Stage::Thawing { still: true }, grace),
+            // Nobody in there who could be asked.
+            _ => self.kill_machine(),
+        }
+    }
+
+    /// Ends the main program by SIGKILL where that can be done at once, else the machine.
+    pub(super) fn kill(&mut self) {
+        match self.phase {
+            Phase::Running | Phase::Stopping { stage: Stage::Asking, .. } if self.main == Main::Running => {
+                self.force();
+            }
+            _ => self.kill_machine(),
+        }
+    }
+
+    /// Ends the machine.
+    pub(super) fn kill_machine(&mut self) {
+        if self.stage() != Some(Stage::Killing) {
+            self.enter(Stage::Killing, KILL);
+            self.effects.push(Effect::Kill);
+        }
+    }
+
+    pub(super) fn agent_lost(&mut self) {
+        if self.stage().is_none() {
+            self.phase = Phase::Stopping { stage: Stage::PoweringOff, failing: true };
+        }
+        self.kill_machine();
+        self.refuse_all(Refusal::Ended);
+    }
+
+    pub(super) fn deadline(&mut self) {
+        match self.stage() {
+            Some(Stage::Asking) if self.main == Main::Running => self.force(),
+            Some(Stage::Killing) => self.gone(false),
+            Some(_) => self.kill_machine(),
+            // Of a stop that is none any more.
+            None => {}
+        }
+    }
+
+    pub(super) fn main_started_while_stopping(&mut self) {
+        if self.stage() == Some(Stage::Asking) {
+            self.ask_main();
+        }
+    }
+
+    pub(super) fn main_ended_while_stopping(&mut self) {
+        if matches!(self.stage(), Some(Stage::Asking | Stage::Forcing | Stage::Thawing { still: true })) {
+            self.power_off(Duration::ZERO);
+        }
+    }
+
+    pub(super) fn paused_while_stopping(&mut self) {
+        if self.stage() == Some(Stage::Thawing { still: false }) {
+            self.advance(Stage::Thawing { still: true });
+            self.effects.push(Effect::Resume);
+        }
+    }
+
+    pub(super) fn resumed_while_stopping(&mut self) {
+        if matches!(self.stage(), Some(Stage::Thawing { .. })) {
+            // The deadline stays: the time that it took was the program's.
+            self.advance(Stage::Asking);
+            if self.main == Main::Over { self.power_off(Duration::ZERO) } else { self.ask_main() }
+        }
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        match self.phase {
+            Phase::Stopping { stage, .. } => Some(stage),
+            _ => None,
+        }
+    }
+
+    fn ask_main(&mut self) {
+        // One that is just being started is asked once it runs.
+        if self.main == Main::Running {
+            self.effects.push(Effect::Signal { signal: self.signal, all: false, ticket: None });
+        }
+    }
+
+    fn force(&mut self) {
+        self.enter(Stage::Forcing, FORCE);
+        self.effects.push(Effect::Signal { signal: super::SIGKILL, all: true, ticket: None });
+    }
+
+    fn power_off(&mut self, grace: Duration) {
+        self.enter(Stage::PoweringOff, grace + POWER_OFF);
+        self.effects.push(Effect::PowerOff(grace));
+    }
+
+    fn enter(&mut self, stage: Stage, limit: Duration) {
+        self.advance(stage);
+        self.effects.push(Effect::Deadline(limit));
+        self.refuse_all(Refusal::Stopping);
+    }
+
+    fn advance(&mut self, stage: Stage) {
+        let failing = matches!(self.phase, Phase::Stopping { failing: true, .. });
+        self.phase = Phase::Stopping { stage, failing };
+    }
+}

@@ -1,0 +1,142 @@
+//! What sandboxes are called: the id that each draws, the name that its user may give it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A sandbox's own name: 12 hexadecimal digits drawn at random.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SandboxId(String);
+
+impl SandboxId {
+    pub(crate) const DIGITS: usize = 12;
+
+    /// Draws a new one.
+    ///
+    /// # Errors
+    /// The kernel has no random bytes to give.
+    pub fn random() -> std::io::Result<Self> {
+        let mut bytes = [0; Self::DIGITS / 2];
+        let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        if got < bytes.len() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Self(hex::encode(bytes)))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SandboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for SandboxId {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        let valid =
+            text.len() == Self::DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if valid { Ok(Self(text)) } else { Err(InvalidName::Id(text)) }
+    }
+}
+
+impl FromStr for SandboxId {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<SandboxId> for String {
+    fn from(id: SandboxId) -> Self {
+        id.0
+    }
+}
+
+/// A name that a user gave, by Docker's rule: letters, digits and `_.-`, the first a letter or digit, 2 to 64 long.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SandboxName(String);
+
+impl SandboxName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SandboxName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for SandboxName {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        let valid = (2..=64).contains(&text.len())
+            && text.as_bytes()[0].is_ascii_alphanumeric()
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        if valid { Ok(Self(text)) } else { Err(InvalidName::Name(text)) }
+    }
+}
+
+impl FromStr for SandboxName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<SandboxName> for String {
+    fn from(name: SandboxName) -> Self {
+        name.0
+    }
+}
+
+/// A text that is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    /// Not a name that a user may give.
+    #[error("{0:?} is not a name: 2 to 64 of a-z A-Z 0-9 _ . -, the first a letter or digit")]
+    Name(String),
+    /// Not an id.
+    #[error("{0:?} is not a sandbox's id: 12 hexadecimal digits")]
+    Id(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_dockers_rule() {
+        for good in ["ab", "web-1", "A.b_c", "0x"] {
+            assert!(good.parse::<SandboxName>().is_ok(), "{good}");
+        }
+        let long = "a".repeat(65);
+        for bad in ["", "a", "-ab", ".ab", "a/b", "a b", "..", "ä1", long.as_str()] {
+            assert!(bad.parse::<SandboxName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_was_not_drawn_is_refused() {
+        let id = SandboxId::random().unwrap();
+        assert_eq!(SandboxId::try_from(id.to_string()), Ok(id));
+        for bad in ["", "../../etc", "0123456789AB", "0123456789abc"] {
+            assert!(SandboxId::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Does what the state asks for. What takes time becomes a job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cellule_protocol::client::ExecId;
+use tokio::sync::oneshot;
+
+use super::{Done, Supervisor};
+use crate::connection::Reply;
+use crate::failure::{Failure, FailureKind};
+use crate::life::{Answer, Effect, Input};
+use crate::main_program;
+
+/// How long a guest that goes on may take to answer.
+const AWAKE: Duration = Duration::from_secs(30);
+
+impl Supervisor {
+    /// Does it, and gives the answer that is to be told with the state that follows from it.
+    pub(super) fn perform(&mut self, effect: Effect) -> Option<(oneshot::Sender<Reply>, Reply)> {
+        match effect {
+            Effect::StartMain => self.start_main(),
+            Effect::Signal { signal, all, ticket } => {
+                let session = self.session.borrow().clone();
+                self.jobs.push(Box::pin(async move {
+                    let sent = match session {
+                        Some(session) => session.signal(ExecId::MAIN, signal, all).await.unwrap_or(false),
+                        None => false,
+                    };
+                    Done::Signalled { signal, ticket, sent }
+                }));
+            }
+            Effect::Pause => self.pause(),
+            Effect::Resume => self.resume(),
+            Effect::PowerOff(grace) => {
+                if let Some(session) = self.session.borrow().clone() {
+                    self.jobs.push(Box::pin(async move {
+                        // Whether it worked shows in the machine's end, or its absence.
+                        _ = session.power_off(grace).await;
+                        Done::Nothing
+                    }));
+                }
+            }
+            Effect::Kill => self.kill(),
+            Effect::Deadline(within) => self.clocks.set(within),
+            Effect::Shorten(within) => self.clocks.shorten(within),
+            Effect::Answer(ticket, answer) => {
+                let reply = match answer {
+                    Answer::Done => Reply::Done,
+                    Answer::MainRefused => Reply::MainRefused(self.refusal.clone()),
+                    Answer::Refused(refusal) => Reply::Refused(refusal),
+                };
+                return self.tickets.remove(&ticket).map(|sender| (sender, reply));
+            }
+        }
+        None
+    }
+
+    fn kill(&mut self) {
+        if let Some(machine) = &self.machine {
+            machine.kill();
+        } else {
+            // Whatever there is of a machine ends with its start.
+            self.start = None;
+            self.pending.push_back(Input::Gone { powered_off: false });
+        }
+    }
+
+    fn start_main(&mut self) {
+        let (session, hub) = (self.session.borrow().clone(), self.hub.clone());
+        if let (Some(session), Some(main), Some(hub)) = (session, self.spec.main.clone(), hub) {
+            let start = main_program::start(session, main, hub);
+            self.jobs.push(Box::pin(async move { Done::MainStarted(start.await) }));
+        }
+    }
+
+    fn pause(&mut self) {
+        if let Some(machine) = self.machine.clone() {
+            self.jobs.push(Box::pin(async move {
+                Done::Paused(machine.pause().await.map_err(|error| Failure::control(&error)))
+            }));
+        }
+    }
+
+    fn resume(&mut self) {
+        let session = self.session.borrow().clone();
+        if let (Some(machine), Some(session)) = (self.machine.as_ref().map(Arc::clone), session) {
+            self.jobs.push(Box::pin(async move {
+                let resume = async {
+                    machine.resume().await.map_err(|error| Failure::control(&error))?;
+                    // Its clock stood still.
+                    session.handshake(None).await.map_err(|error| Failure::call(&error))
+                };
+                let silent = || Failure::new(FailureKind::AgentSilent, "the guest does not go on", None);
+                let resumed = tokio::time::timeout(AWAKE, resume).await.unwrap_or_else(|_| Err(silent()));
+                Done::Resumed(resumed.map(drop))
+            }));
+        }
+    }
+}

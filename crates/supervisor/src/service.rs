@@ -1,0 +1,128 @@
+//! The calls that a client makes to the supervisor.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use cellule_protocol::supervisor::v1;
+use cellule_protocol::supervisor::v1::supervisor_server::Supervisor;
+use futures::stream::{self, Stream};
+use tokio::sync::oneshot;
+use tonic::{Request, Response};
+
+use crate::connection::{Ask, Reply, Role, View};
+use crate::life::Request as Asked;
+
+/// Serves the calls of one client.
+#[derive(Debug)]
+pub(crate) struct Service {
+    view: View,
+    role: Role,
+}
+
+type Statuses = Pin<Box<dyn Stream<Item = Result<v1::Status, tonic::Status>> + Send>>;
+
+impl Service {
+    pub(crate) fn new(view: View, role: Role) -> Self {
+        Self { view, role }
+    }
+
+    async fn ask(&self, request: Asked, remove: bool) -> Result<Reply, tonic::Status> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || tonic::Status::unavailable("the supervisor is ending");
+        self.view.asks.send(Ask::Request { request, remove, reply }).await.map_err(|_| gone())?;
+        match answer.await.map_err(|_| gone())? {
+            Reply::Refused(refusal) => Err(tonic::Status::failed_precondition(refusal.to_string())),
+            other => Ok(other),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Supervisor for Service {
+    type WatchStream = Statuses;
+
+    async fn watch(&self, _request: Request<v1::WatchRequest>) -> Result<Response<Statuses>, tonic::Status> {
+        // `None` after a final state has been told.
+        let mut status = self.view.status.clone();
+        status.mark_changed();
+        let statuses = stream::unfold(Some(status), |status| async move {
+            let mut status = status?;
+            status.changed().await.ok()?;
+            let now = status.borrow_and_update().clone();
+            let next = if now.state.is_final() { None } else { Some(status) };
+            Some((Ok(v1::Status::from(&*now)), next))
+        });
+        Ok(Response::new(Box::pin(statuses)))
+    }
+
+    async fn start_main(
+        &self,
+        _request: Request<v1::StartMainRequest>,
+    ) -> Result<Response<v1::StartMainResponse>, tonic::Status> {
+        let failure = match self.ask(Asked::StartMain, false).await? {
+            Reply::MainRefused(failure) => failure,
+            Reply::Done | Reply::Refused(_) => Vec::new(),
+        };
+        Ok(Response::new(v1::StartMainResponse { failure }))
+    }
+
+    async fn release(
+        &self,
+        _request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseResponse>, tonic::Status> {
+        if self.role == Role::Owner {
+            self.ask(Asked::Release, false).await?;
+        }
+        Ok(Response::new(v1::ReleaseResponse {}))
+    }
+
+    async fn kill(
+        &self,
+        request: Request<v1::KillRequest>,
+    ) -> Result<Response<v1::KillResponse>, tonic::Status> {
+        let signal = valid_signal(request.into_inner().signal)
+            .ok_or_else(|| tonic::Status::invalid_argument("there is no such signal"))?;
+        self.ask(Asked::Kill(signal), false).await?;
+        Ok(Response::new(v1::KillResponse {}))
+    }
+
+    async fn stop(
+        &self,
+        request: Request<v1::StopRequest>,
+    ) -> Result<Response<v1::StopResponse>, tonic::Status> {
+        let v1::StopRequest { grace_ms, signal, remove } = request.into_inner();
+        let signal = match signal {
+            0 => None,
+            signal => Some(
+                valid_signal(signal)
+                    .ok_or_else(|| tonic::Status::invalid_argument("there is no such signal"))?,
+            ),
+        };
+        let grace = Duration::from_millis(grace_ms).min(LONGEST);
+        self.ask(Asked::Stop { grace, signal }, remove).await?;
+        Ok(Response::new(v1::StopResponse {}))
+    }
+
+    async fn pause(
+        &self,
+        _request: Request<v1::PauseRequest>,
+    ) -> Result<Response<v1::PauseResponse>, tonic::Status> {
+        self.ask(Asked::Pause, false).await?;
+        Ok(Response::new(v1::PauseResponse {}))
+    }
+
+    async fn resume(
+        &self,
+        _request: Request<v1::ResumeRequest>,
+    ) -> Result<Response<v1::ResumeResponse>, tonic::Status> {
+        self.ask(Asked::Resume, false).await?;
+        Ok(Response::new(v1::ResumeResponse {}))
+    }
+}
+
+/// The longest time that a program is given to end: what is longer is as good as for ever, and still a time.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn valid_signal(signal: i32) -> Option<i32> {
+    (1..=64).contains(&signal).then_some(signal)
+}
