@@ -1,0 +1,72 @@
+//! Runs any OCI image as its own Linux microVM: a cell for programs that nobody should have to trust.
+//!
+//! A [`Sandbox`] is one machine. Programs run in it through [`Command`], in the shape of `std::process::Command`; its files
+//! are reached through [`Sandbox::files`]. Everything is asynchronous, on Tokio.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), cellule::Error> {
+//! use cellule::Sandbox;
+//!
+//! let sandbox = Sandbox::builder("base")?.start().await?;
+//! let output = sandbox.command("uname").arg("-r").output().await?;
+//! println!("{}", String::from_utf8_lossy(&output.stdout));
+//! sandbox.end().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What belongs to whom:
+//!
+//! | value | dropped |
+//! |---|---|
+//! | [`Sandbox`] that was started here | the sandbox ends, and is removed unless [`Builder::remove_when_ended`] says otherwise |
+//! | [`Sandbox`] that was started here and [detached](Sandbox::detach), or connected to | nothing happens to the sandbox |
+//! | [`Child`] | the program and all it started are killed, unless [detached](Child::detach) |
+//! | [`FileWriter`] that was not finished | the file is as it was |
+//!
+//! A sandbox needs the `cellule` program on this host, which supervises it: see [`Host`].
+#![forbid(unsafe_code)]
+
+mod builder;
+mod command;
+mod environment;
+mod error;
+mod get;
+mod host;
+mod inspect;
+mod logs;
+mod process;
+mod sandbox;
+mod signal;
+mod stats;
+
+pub use builder::{Builder, Prepared, Progress, Stdin};
+pub use cellule_engine::EngineChoice;
+pub use cellule_image::{Options as ImageOptions, Policy};
+pub use cellule_protocol::client::files::{
+    DirEntry, FileError, FileInfo, FileKind, FileReader, FileWriter, Files, ReadRange, TarInOptions, TarSummary,
+    TarWriter, Watch, WatchEvent, WriteOptions,
+};
+pub use cellule_protocol::client::{
+    AttachEvent, AttachSpec, Attachment, ExecId, ExecInfo, Exit, ExitStatus, Rlimit, StartFailure, StartFailureKind,
+    Stdio, TerminalSize, Usage,
+};
+pub use cellule_supervisor::{
+    Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, State, Status, StopOptions,
+};
+pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, Output};
+pub use environment::{InvalidVariable, Variables};
+pub use error::Error;
+pub use get::base as add_base_image;
+pub use host::Host;
+pub use inspect::{
+    Inspect, InspectExec, InspectIdle, InspectImage, InspectJail, InspectMain, InspectMount, InspectNetwork,
+    InspectPhase, InspectResources, InspectStart,
+};
+pub use logs::{LogOptions, LogSource, Logs};
+pub use process::RelativeWorkingDir;
+pub use sandbox::Sandbox;
+pub use signal::{InvalidSignal, Signal};
+pub use stats::Stats;
+
+use builder::ProgressSink;
