@@ -6,7 +6,7 @@ BINARY := target/release/cellule
 # Sandboxes, images and the boot bundle of `make run`; the default is that of the command itself.
 RUN_HOME ?=
 
-.PHONY: help build run test check fmt soak bench clean
+.PHONY: help build run test check fmt docs soak bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
@@ -30,6 +30,10 @@ check: ## Format and lints alone
 
 fmt: ## Format the code
 	@$(CARGO) fmt --all
+
+docs: build ## Write the pages in docs/ that the program makes: all commands, the schema of inspect
+	@$(BINARY) reference > docs/commands.md
+	@$(BINARY) inspect --schema > docs/inspect.schema.json
 
 soak: build ## Boot 200 cold guests, four at a time
 	@scripts/install-dependencies run

@@ -2,7 +2,8 @@
 //! libc that the standard library has no word for.
 //!
 //! It answers on the first virtio-serial port: `R` when it is up; for each `f` the microseconds that a program took from
-//! its start to its end; after `e` everything that it reads.
+//! its start to its end; after `s` and a count, `D` once it has read so many bytes; after `g` and a count, so many bytes;
+//! after `e` everything that it reads.
 
 use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::fs::{self, File};
@@ -51,6 +52,26 @@ fn main() {
             bytes = rest;
             if *command == b'e' {
                 echo = true;
+            } else if *command == b's' || *command == b'g' {
+                // The host sends the command and its count in one piece.
+                let mut left = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+                bytes = &bytes[8..];
+                if *command == b's' {
+                    left -= bytes.len();
+                    let mut sink = vec![0; 128 << 10];
+                    while left > 0 {
+                        left -= port.read(&mut sink).unwrap();
+                    }
+                    port.write_all(b"D").unwrap();
+                } else {
+                    let source = vec![7; 128 << 10];
+                    while left > 0 {
+                        let part = left.min(source.len());
+                        port.write_all(&source[..part]).unwrap();
+                        left -= part;
+                    }
+                }
+                break;
             } else {
                 let begun = Instant::now();
                 Command::new("/init").arg("end").status().unwrap();
@@ -58,6 +79,8 @@ fn main() {
                 port.write_all(&micros.to_le_bytes()).unwrap();
             }
         }
-        port.write_all(bytes).unwrap();
+        if echo {
+            port.write_all(bytes).unwrap();
+        }
     }
 }

@@ -1,16 +1,28 @@
 //! End to end: a real guest for each test. What a test may use, and what gives it that, stands in the harness.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod copy;
+mod detached;
+mod execs;
 mod exit_codes;
 mod faults;
+mod files;
 mod guest;
 mod images;
+mod insight;
+mod library;
+mod lifecycle;
+mod listing;
+mod logs;
 mod options;
+mod pausing;
 mod python;
 mod registries;
 mod setup;
 mod signals;
 mod streams;
+mod survival;
+mod terminal;
 mod time;
 
 use cellule_tests::{Home, leftovers};

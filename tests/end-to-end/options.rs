@@ -58,15 +58,6 @@ fn attached_option_values_are_understood() {
 }
 
 #[test]
-fn a_terminal_and_a_run_in_the_background_are_refused() {
-    let home = Home::new();
-    for option in ["-t", "-it", "-d"] {
-        _ = home.run([option, "base", "true"]).output().exits(125).says(&["unexpected argument"]);
-    }
-    leftovers::assert_none(&home);
-}
-
-#[test]
 fn the_hostname_is_the_one_asked_for() {
     assert_eq!(
         out(&["--hostname", "cell", "base", "sh", "-c", "hostname; cat /etc/hostname"]),

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 use crate::{Home, eventually};
 
 /// The host processes that belong to this state directory, as `pid: command line`.
@@ -21,16 +23,25 @@ pub fn processes(home: &Home) -> Vec<String> {
     let path = home.path().to_string_lossy();
     // Links of /proc lead to real paths.
     let real = fs::canonicalize(home.path()).unwrap();
+    for (pid, line) in all_processes() {
+        if line.contains(&*path)
+            || ids.iter().any(|id| line.contains(id))
+            || has_open(&Path::new("/proc").join(pid.to_string()), &real)
+        {
+            found.push(format!("{pid}: {line}"));
+        }
+    }
+    found
+}
+
+/// All processes of this host but this one, each with its command line.
+pub fn all_processes() -> Vec<(u32, String)> {
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if pid != std::process::id()
-            && (line.contains(&*path)
-                || ids.iter().any(|id| line.contains(id))
-                || has_open(&entry.path(), &real))
-        {
-            found.push(format!("{pid}: {line}"));
+        if pid != std::process::id() {
+            found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
         }
     }
     found
@@ -74,6 +85,12 @@ pub fn assert_none(home: &Home) {
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("left behind: {last:#?}");
+}
+
+/// The supervisors of this state directory's sandboxes.
+pub fn supervisors(home: &Home) -> Vec<Pid> {
+    let lines = processes(home).into_iter().filter(|line| line.contains(" supervise "));
+    lines.filter_map(|line| Pid::from_raw(line.split(':').next()?.parse().ok()?)).collect()
 }
 
 /// Waits until a sandbox runs a supervisor and an engine, and gives their process ids, the supervisor's first.

@@ -13,7 +13,10 @@
 
 pub mod layout;
 pub mod leftovers;
+pub mod processes;
+pub mod sandbox;
 pub mod servers;
+pub mod terminal;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -68,10 +71,15 @@ impl Home {
     /// A new one, with the boot bundle that is set up.
     pub fn new() -> Self {
         let this = Self::empty();
-        for shared in ["bundles", "kernels", "bases"] {
-            symlink(setting("CELLULE_TEST_HOME").join(shared), this.path().join(shared)).unwrap();
-        }
+        this.share();
         this
+    }
+
+    /// Gives an empty one the boot bundle that is set up.
+    pub fn share(&self) {
+        for shared in ["bundles", "kernels", "bases"] {
+            symlink(setting("CELLULE_TEST_HOME").join(shared), self.path().join(shared)).unwrap();
+        }
     }
 
     /// A new one in which nothing was ever set up.
@@ -96,6 +104,11 @@ impl Home {
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Its path as UTF-8, with this behind it.
+    pub fn file(&self, name: &str) -> String {
+        self.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// A call of `cellule` with this state directory.
@@ -124,6 +137,15 @@ impl Home {
         let mut call = self.cellule(["run"]);
         call.command.args(words);
         call
+    }
+}
+
+impl Drop for Home {
+    /// A test that fails leaves sandboxes behind, which would run for ever. Those that pass look for leftovers before.
+    fn drop(&mut self) {
+        for pid in leftovers::supervisors(self) {
+            _ = kill_process(pid, Signal::KILL);
+        }
     }
 }
 

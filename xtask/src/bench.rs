@@ -27,6 +27,15 @@ pub(crate) struct Arguments {
     /// How much goes through standard input and back, in MB
     #[arg(long, default_value_t = 256)]
     megabytes: u64,
+    /// How many execs run at once
+    #[arg(long, default_value_t = 200)]
+    at_once: u32,
+    /// How much goes as a file into a sandbox and out again, in MB
+    #[arg(long, default_value_t = 1024)]
+    file_megabytes: u64,
+    /// Over how many seconds an idle sandbox is looked at
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
     /// A root filesystem's tar, whose import is measured
     #[arg(long, default_value = "target/fixtures/debian.tar")]
     tar: PathBuf,
@@ -41,6 +50,12 @@ struct Results {
     figures: Vec<Figure>,
     /// Resident memory of each host process of an idle sandbox, in KiB.
     resident_kib: Vec<(String, u64)>,
+    /// The supervisor's threads.
+    supervisor_threads: Vec<String>,
+    /// Of one core, what an idle sandbox takes.
+    idle_cpu_percent: f64,
+    /// How long it took until all execs that ran at once, each sleeping a second, had ended rightly.
+    at_once_seconds: f64,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -71,13 +86,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ));
 
     eprintln!("execs");
-    let (execs, resident_kib) = runtime.block_on(bench.execs(arguments.execs))?;
+    let (execs, inside) = runtime.block_on(bench.execs(arguments.execs))?;
     let forks = floor.forks(arguments.execs)?;
     figures.push(Figure::time(
         "exec round trip of `true`",
         &execs,
-        Some(("fork and exec in a bare guest", &forks)),
+        Some(("fork, exec and end of the same, measured by a shell in the guest", &inside)),
     ));
+    figures.push(Figure::time(
+        "exec round trip of `true`",
+        &execs,
+        Some(("posix_spawn of a static program in a bare guest", &forks)),
+    ));
+    let at_once = runtime.block_on(bench.at_once(arguments.at_once))?;
+
+    eprintln!("files");
+    let (mut into, mut out, mut sink, mut source) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        sink.push(floor.sink(arguments.file_megabytes)?);
+        source.push(floor.source(arguments.file_megabytes)?);
+        let (to, from) = runtime.block_on(bench.file(arguments.file_megabytes))?;
+        into.push(to);
+        out.push(from);
+    }
+    figures.push(Figure::rate("a file into a sandbox", &into, Some(("bytes into a bare guest", &sink))));
+    figures.push(Figure::rate("a file out of a sandbox", &out, Some(("bytes out of a bare guest", &source))));
+
+    eprintln!("idling");
+    let idle = runtime.block_on(bench.idle(std::time::Duration::from_secs(arguments.idle)))?;
 
     eprintln!("streams");
     let (mut through, mut echo) = (Vec::new(), Vec::new());
@@ -101,7 +137,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         );
     }
 
-    let results = Results { figures, resident_kib };
+    let results = Results {
+        figures,
+        resident_kib: idle.resident,
+        supervisor_threads: idle.threads,
+        idle_cpu_percent: idle.cpu_percent,
+        at_once_seconds: at_once.as_secs_f64(),
+    };
     let json = serde_json::to_string_pretty(&results)?;
     for figure in &results.figures {
         println!("{figure}");
@@ -112,6 +154,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             f64::from(u32::try_from(*kib)?) / 1024.0
         );
     }
+    println!("threads of the supervisor: {}", results.supervisor_threads.join(", "));
+    println!("processor time of an idle sandbox: {:.2} % of one core", results.idle_cpu_percent);
+    println!("{} execs at once, each a second long: {:.1} s", arguments.at_once, results.at_once_seconds);
     println!("{json}");
     if let Some(path) = &arguments.json {
         std::fs::File::create(path)?.write_all(json.as_bytes())?;

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool speaks to its terminal")]
 
 mod bench;
+mod chaos;
 mod soak;
 
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 enum Task {
     /// Boot many cold guests, several at a time, and count the failures
     Soak(soak::Arguments),
+    /// Kill clients, supervisors and engines at random moments, and look for lies and leftovers
+    Chaos(chaos::Arguments),
     /// Measure, each figure beside its floor of the same run
     Bench(bench::Arguments),
     /// Make the code of the .proto files, or with --check see whether it is up to date
@@ -30,6 +33,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Soak(arguments) => soak::run(&arguments),
+        Task::Chaos(arguments) => chaos::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Codegen { check } => codegen(check),
     };

@@ -1,71 +1,101 @@
-//! One program in a sandbox, attached to this process from its start to its exit code.
+//! One program in a sandbox, attached to this process: bytes, signals and window sizes until it ends, or until its user
+//! detaches from it.
+//!
+//! ```text
+//!   attach ──▶ relaying ──┬─▶ the program exited, its output is through ──▶ exit code
+//!                         ├─▶ detach keys ──▶ Detached
+//!                         ├─▶ a second interrupt, or another deadly signal ──▶ 128+n
+//!                         └─▶ the sandbox is lost ──▶ its cause
+//! ```
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cellule_protocol::client::{
-    CallError, Exec, ExecError, ExecSpec, Exit, ExitStatus, StartFailure, StartFailureKind,
-};
-use cellule_supervisor::Sandbox;
+use cellule::{ExecId, Exit, ExitStatus, Signal, TerminalSize};
+use cellule_protocol::client::{Output, Session, Stdin};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND, TIMED_OUT};
+use crate::detach_keys::DetachKeys;
+use crate::failure::{Failure, TIMED_OUT};
 use crate::quantity::show_duration;
 use crate::relay::{self, Signals};
-use crate::report::Report;
-use crate::sandbox_failure;
-
-/// Beyond a program's own time limit, which its guest keeps, how long its end may take to be heard of.
-const GRACE: Duration = Duration::from_secs(30);
+use crate::terminal::{ChangedMode, Resizes, WindowSize};
 
 /// How long the last output of a program whose guest is lost may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Waits for the guest, runs the program, and gives the exit code that stands for how it ended.
-pub(crate) async fn run(
-    sandbox: &mut Sandbox,
-    spec: ExecSpec,
+/// What of this process is connected with the program.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(crate) stdin: Option<Stdin>,
+    pub(crate) stdout: Option<Output>,
+    pub(crate) stderr: Option<Output>,
+}
+
+/// How the program's terminal, if it has one, is ours.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    pub(crate) keys: DetachKeys,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It ended, and all of its output is written.
+    Exited(ExitStatus),
+    /// Its user went away; it goes on.
+    Detached,
+}
+
+/// Why relaying ended before the program did.
+#[derive(Debug)]
+pub(crate) enum Broken<E> {
+    /// A signal that is meant for us.
+    Signal(i32),
+    /// The program's end is unknown, for this reason.
+    Lost(E),
+    /// Our own input or output failed.
+    Ours(Failure),
+}
+
+/// Relays until the program ends. `exit` is the wait for its exit; signals and sizes go to `exec` over `session`.
+///
+/// With a terminal, ours is in raw mode meanwhile, and restored whatever happens.
+pub(crate) async fn relay<E>(
+    streams: Streams,
+    terminal: Option<Terminal>,
+    session: Session,
+    exec: ExecId,
     signals: &mut Signals,
-    report: &Report,
-    quiet: bool,
-) -> Result<ExitCode, Failure> {
-    let status = tokio::select! {
-        status = sandbox.running() => status.map_err(|error| sandbox_failure::failure(&error))?,
-        signal = signals.next() => return Err(died_of(signal)),
-    };
-    for phase in &status.phases {
-        let name = if phase.in_guest { format!("  guest: {}", phase.name) } else { phase.name.clone() };
-        report.tell(&name, phase.took);
-    }
-    for (role, pid) in &status.processes {
-        report.note(&format!("{role} has process id {pid}"));
-    }
-
-    let timeout = spec.timeout;
-    let program = String::from_utf8_lossy(spec.argv.first().map_or(&[][..], Vec::as_slice)).into_owned();
-    let started = tokio::select! {
-        started = report.step("command started", sandbox.exec(spec)) => started,
-        signal = signals.next() => return Err(died_of(signal)),
-    };
-    let exec = match started {
-        Ok(exec) => exec,
-        Err(ExecError::Failed(failure)) => return Err(not_started(&program, &failure)),
-        Err(ExecError::Call(CallError::Lost(_))) => {
-            return Err(sandbox_failure::failure(&sandbox.cause().await));
+    exit: impl Future<Output = Result<ExitStatus, E>>,
+) -> Result<Outcome, Broken<E>> {
+    let Streams { stdin, stdout, stderr } = streams;
+    let (detached, mut detaches) = oneshot::channel();
+    let mut keys = None;
+    let mut raw = None;
+    if let Some(terminal) = terminal {
+        follow_window(&session, exec);
+        // A terminal for the program alone needs none here.
+        if stdin.is_some() {
+            keys = Some(terminal.keys);
+            raw = Some(ChangedMode::raw(std::io::stdin()).map_err(|error| {
+                Broken::Ours(Failure::because("cannot put the terminal in raw mode", &error))
+            })?);
         }
-        Err(ExecError::Call(error)) => return Err(Failure::because("cannot run the command", &error)),
-        Err(error @ ExecError::TooMany { .. }) => {
-            return Err(Failure::because("cannot run the command", &error));
-        }
-    };
-    let Exec { stdin, stdout, stderr, mut process } = exec;
-    let stdout = tokio::spawn(relay::output(stdout, std::io::stdout()));
-    let stderr = tokio::spawn(relay::output(stderr, std::io::stderr()));
-    let stdin = stdin.map(|stdin| tokio::spawn(relay::input(stdin)));
+    }
+    let stdout = stdout.map(|stdout| tokio::spawn(relay::output(stdout, std::io::stdout())));
+    let stderr = stderr.map(|stderr| tokio::spawn(relay::output(stderr, std::io::stderr())));
+    let stdin = stdin.map(|stdin| tokio::spawn(relay::input(stdin, keys, detached)));
 
-    let signaller = process.signaller();
+    let to = session.clone();
     let ended = tokio::select! {
-        ended = report.step("command", within(timeout, process.wait())) => ended,
-        signal = relay::pass_on(signals, signaller) => return Err(died_of(signal)),
+        ended = exit => ended,
+        Ok(()) = &mut detaches => {
+            drop(raw);
+            return Ok(Outcome::Detached);
+        }
+        signal = relay::pass_on(signals, to, exec) => return Err(Broken::Signal(signal)),
     };
     let input = match stdin {
         Some(stdin) if stdin.is_finished() => stdin.await.ok(),
@@ -76,49 +106,82 @@ pub(crate) async fn run(
         None => None,
     };
     let status = match ended {
-        Some(Ok(status)) => status,
-        Some(Err(_)) => {
-            let cause = sandbox.cause().await;
+        Ok(status) => status,
+        Err(error) => {
             // What came before the end is worth seeing.
-            _ = tokio::time::timeout(LAST_WORDS, async { tokio::join!(stdout, stderr) }).await;
-            return Err(sandbox_failure::failure(&cause));
+            _ = tokio::time::timeout(LAST_WORDS, async { tokio::join!(written(stdout), written(stderr)) })
+                .await;
+            return Err(Broken::Lost(error));
         }
-        None => return Err(too_late(timeout)),
     };
     // What it wrote before its end is still to come; how fast, our own readers decide.
     tokio::select! {
-        written = report.step("rest of the output", async { tokio::join!(stdout, stderr) }) => {
-            finished("standard output", written.0)?;
-            finished("standard error", written.1)?;
+        both = async { tokio::join!(written(stdout), written(stderr)) } => {
+            finished("standard output", both.0).map_err(Broken::Ours)?;
+            finished("standard error", both.1).map_err(Broken::Ours)?;
         }
-        signal = signals.next() => return Err(died_of(signal)),
+        signal = signals.next() => return Err(Broken::Signal(signal)),
     }
+    drop(raw);
     if let Some(Err(error)) = input {
         // The program took it for the end of its input, so its own verdict means little.
-        return Err(Failure::because("cannot read standard input", &error));
+        return Err(Broken::Ours(Failure::because("cannot read standard input", &error)));
     }
-    exit_code(status, timeout, quiet)
+    Ok(Outcome::Exited(status))
 }
 
-/// Waits no longer than the guest should take to keep a limit.
-async fn within<T>(limit: Option<Duration>, wait: impl Future<Output = T>) -> Option<T> {
-    match limit {
-        Some(limit) => tokio::time::timeout(limit.saturating_add(GRACE), wait).await.ok(),
-        None => Some(wait.await),
+/// Tells the program's terminal the size of ours, now and whenever it changes, as long as the session lives.
+fn follow_window(session: &Session, exec: ExecId) {
+    let session = session.clone();
+    tokio::spawn(async move {
+        let Ok(mut resizes) = Resizes::watch() else { return };
+        let Some(mut size) = resizes.last() else { return };
+        // A program that is gone needs none.
+        while matches!(session.resize(exec, terminal_size(size)).await, Ok(true)) {
+            size = resizes.next().await;
+        }
+    });
+}
+
+fn terminal_size(size: WindowSize) -> TerminalSize {
+    TerminalSize { rows: size.rows, columns: size.columns }
+}
+
+/// The size of our terminal, or the customary one.
+pub(crate) fn window() -> TerminalSize {
+    WindowSize::here().map_or(TerminalSize { rows: 24, columns: 80 }, terminal_size)
+}
+
+type Written = Result<std::io::Result<()>, tokio::task::JoinError>;
+
+async fn written(task: Option<JoinHandle<std::io::Result<()>>>) -> Option<Written> {
+    match task {
+        Some(task) => Some(task.await),
+        None => None,
     }
 }
 
-fn finished(what: &str, written: Result<std::io::Result<()>, tokio::task::JoinError>) -> Result<(), Failure> {
+fn finished(what: &str, written: Option<Written>) -> Result<(), Failure> {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::because(format!("cannot pass on the command's {what}"), error)
+    };
     match written {
-        Ok(Err(error)) => Err(Failure::because(format!("cannot pass on the command's {what}"), &error)),
-        Err(error) => Err(Failure::because(format!("cannot pass on the command's {what}"), &error)),
-        Ok(Ok(())) => Ok(()),
+        Some(Ok(Err(error))) => Err(failed(&error)),
+        Some(Err(error)) => Err(failed(&error)),
+        Some(Ok(Ok(()))) | None => Ok(()),
     }
 }
 
-fn exit_code(status: ExitStatus, timeout: Option<Duration>, quiet: bool) -> Result<ExitCode, Failure> {
+/// The exit code that stands for how a program ended.
+pub(crate) fn exit_code(
+    status: ExitStatus,
+    timeout: Option<Duration>,
+    quiet: bool,
+) -> Result<ExitCode, Failure> {
     if status.timed_out {
-        return Err(too_late(timeout));
+        let limit = timeout.map_or_else(|| "its time limit".to_owned(), show_duration);
+        let message = format!("the command did not end within {limit} and was killed");
+        return Err(Failure::new(message).code(TIMED_OUT));
     }
     match status.exit {
         Exit::Code(code) => Ok(ExitCode::from(code)),
@@ -128,29 +191,11 @@ fn exit_code(status: ExitStatus, timeout: Option<Duration>, quiet: bool) -> Resu
                 crate::say(&format!(
                     "cellule: the command was killed by {name}: the guest ran out of memory (--memory)\n"
                 ));
-            } else if !quiet && signal != relay::INTERRUPT {
+            } else if !quiet && signal != Signal::INT.number() {
                 crate::say(&format!("cellule: the command was killed by {name}\n"));
             }
             Ok(ExitCode::from(by_signal(signal)))
         }
-    }
-}
-
-fn too_late(timeout: Option<Duration>) -> Failure {
-    let limit = show_duration(timeout.unwrap_or_default());
-    Failure::new(format!("the command did not end within {limit} and was killed")).code(TIMED_OUT)
-}
-
-fn not_started(program: &str, failure: &StartFailure) -> Failure {
-    let message = format!("cannot run {program:?}");
-    match failure.kind {
-        StartFailureKind::NotFound => Failure::because(message, failure)
-            .hint("see whether the image has it, and where: --entrypoint and PATH decide what is found")
-            .code(NOT_FOUND),
-        StartFailureKind::NotExecutable => Failure::because(message, failure)
-            .hint("it must be a program for x86-64 Linux, or a script whose interpreter the image has, with mode +x")
-            .code(NOT_EXECUTABLE),
-        _ => Failure::because(message, failure),
     }
 }
 
@@ -164,16 +209,12 @@ fn by_signal(signal: i32) -> u8 {
 }
 
 fn signal_name(signal: i32) -> String {
-    match rustix::process::Signal::from_named_raw(signal) {
-        // What it shows for debugging is `Signal::KILL`.
-        Some(signal) => format!("{signal:?}").trim_matches('"').replace("Signal::", "SIG"),
-        None => format!("signal {signal}"),
-    }
+    Signal::from_number(signal).map_or_else(|| format!("signal {signal}"), |signal| signal.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use cellule_protocol::client::Usage;
+    use cellule::Usage;
 
     use super::*;
 
@@ -193,10 +234,5 @@ mod tests {
         let status = ExitStatus { timed_out: true, ..ended(Exit::Code(0)) };
         let failure = exit_code(status, Some(Duration::from_secs(1)), true).unwrap_err();
         assert_eq!(failure.exit_code(), TIMED_OUT);
-    }
-
-    #[test]
-    fn signals_have_their_names() {
-        assert_eq!([9, 11, 15, 40].map(signal_name), ["SIGKILL", "SIGSEGV", "SIGTERM", "signal 40"]);
     }
 }

@@ -1,14 +1,41 @@
 //! The commands: one file each. Here is only which there are.
 
+mod attach;
+mod completion;
+mod cp;
+mod create;
+mod diff;
 mod doctor;
+mod events;
+mod exec;
+mod execs;
+mod fs;
 mod image;
 mod images;
+mod inspect;
+mod kill;
 mod login;
 mod logout;
+mod logs;
+mod man;
+mod pause;
+mod prune;
+mod ps;
 mod pull;
+mod reference;
+mod rename;
+mod restart;
+mod rm;
 mod run;
 mod setup;
+mod shell;
+mod start;
+mod stats;
+mod stop;
 mod supervise;
+mod top;
+mod unpause;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -25,6 +52,32 @@ pub(crate) struct Cellule {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Create(create::Arguments),
+    Start(start::Arguments),
+    Stop(stop::Arguments),
+    Restart(restart::Arguments),
+    Kill(kill::Arguments),
+    Pause(pause::Arguments),
+    Unpause(unpause::Arguments),
+    Rm(rm::Arguments),
+    Prune(prune::Arguments),
+    Rename(rename::Arguments),
+    Ps(ps::Arguments),
+    Inspect(inspect::Arguments),
+    Logs(logs::Arguments),
+    Wait(wait::Arguments),
+    Events(events::Arguments),
+    Stats(stats::Arguments),
+    Top(top::Arguments),
+    Diff(diff::Arguments),
+    Exec(exec::Arguments),
+    Shell(shell::Arguments),
+    Attach(attach::Arguments),
+    #[command(subcommand)]
+    Execs(execs::Command),
+    Cp(cp::Arguments),
+    #[command(subcommand)]
+    Fs(fs::Command),
     Pull(pull::Arguments),
     Images(images::Arguments),
     #[command(subcommand)]
@@ -33,6 +86,13 @@ enum Command {
     Logout(logout::Arguments),
     Setup(setup::Arguments),
     Doctor(doctor::Arguments),
+    Completion(completion::Arguments),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
+    /// Print the page of all commands
+    #[command(hide = true)]
+    Reference,
     #[command(hide = true)]
     Supervise(supervise::Arguments),
 }
@@ -41,6 +101,30 @@ enum Command {
 pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
     match cellule.command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Create(arguments) => create::run(&arguments),
+        Command::Start(arguments) => start::run(arguments),
+        Command::Stop(arguments) => stop::run(&arguments),
+        Command::Restart(arguments) => restart::run(&arguments),
+        Command::Kill(arguments) => kill::run(&arguments),
+        Command::Pause(arguments) => pause::run(&arguments),
+        Command::Unpause(arguments) => unpause::run(&arguments),
+        Command::Rm(arguments) => rm::run(&arguments),
+        Command::Prune(arguments) => prune::run(&arguments),
+        Command::Rename(arguments) => rename::run(&arguments),
+        Command::Ps(arguments) => ps::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
+        Command::Wait(arguments) => wait::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
+        Command::Stats(arguments) => stats::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Exec(arguments) => exec::run(&arguments),
+        Command::Shell(arguments) => shell::run(&arguments),
+        Command::Attach(arguments) => attach::run(arguments),
+        Command::Execs(command) => execs::run(command),
+        Command::Cp(arguments) => cp::run(&arguments),
+        Command::Fs(command) => fs::run(command),
         Command::Pull(arguments) => pull::run(&arguments),
         Command::Images(arguments) => images::run(&arguments),
         Command::Image(command) => image::run(command),
@@ -48,6 +132,9 @@ pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
         Command::Logout(arguments) => logout::run(&arguments),
         Command::Setup(arguments) => setup::run(arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Completion(arguments) => completion::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
+        Command::Reference => reference::run(),
         Command::Supervise(arguments) => supervise::run(arguments),
     }
 }

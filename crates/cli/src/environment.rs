@@ -1,62 +1,35 @@
-//! The variables that a command gets: `--env`, `--env-file` and the image's own, merged by Docker's rules.
+//! The variables that a command gets from `--env` and `--env-file`, read by Docker's rules.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use cellule::Variables;
+
 use crate::failure::Failure;
 
 /// An environment file larger than this is a mistake.
 const FILE_BYTES: u64 = 1 << 20;
-/// Where programs are looked up in an image that does not say.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The variables of the files in their order and then those given one by one, each as `NAME=VALUE`.
 ///
 /// The files are read here and only here: one may be a pipe.
 pub(crate) fn read(files: &[impl AsRef<Path>], given: &[String]) -> Result<Variables, Failure> {
     let mut variables = Variables::default();
+    let refused = |text: &str, why: &dyn std::fmt::Display| Failure::new(format!("--env {text:?}: {why}"));
     for file in files {
-        variables.set.extend(read_file(file.as_ref())?);
+        for variable in read_file(file.as_ref())? {
+            variables.set(variable.as_str()).map_err(|error| refused(&variable, &error))?;
+        }
     }
     for text in given {
-        match resolve(text).map_err(|why| Failure::new(format!("--env {text:?}: {why}")))? {
-            Some(variable) => variables.set.push(variable),
+        match resolve(text).map_err(|why| refused(text, &why))? {
+            Some(variable) => variables.set(variable).map_err(|error| refused(text, &error))?,
             // By Docker's rule a name without a value here takes the image's variable away.
-            None => variables.unset.push(text.clone()),
+            None => variables.unset(text.as_str()),
         }
     }
     Ok(variables)
-}
-
-/// What the user gave.
-#[derive(Debug, Default)]
-pub(crate) struct Variables {
-    set: Vec<String>,
-    unset: Vec<String>,
-}
-
-impl Variables {
-    /// Merges the image's variables and these. The later wins; the place in the list is that of the first.
-    ///
-    /// `PATH` and `HOSTNAME` are added where nobody sets them, as programs expect them of a container.
-    pub(crate) fn merge(self, image: &[String], hostname: &str) -> Vec<String> {
-        let defaults = [format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
-        // An entry of an image without a value is an empty variable.
-        let image = image
-            .iter()
-            .filter(|variable| !variable.starts_with('='))
-            .map(|variable| if variable.contains('=') { variable.clone() } else { format!("{variable}=") });
-        let mut merged: Vec<String> = Vec::new();
-        for variable in defaults.into_iter().chain(image).chain(self.set) {
-            match merged.iter_mut().find(|present| name(present) == name(&variable)) {
-                Some(present) => *present = variable,
-                None => merged.push(variable),
-            }
-        }
-        merged.retain(|variable| !self.unset.iter().any(|unset| unset == name(variable)));
-        merged
-    }
 }
 
 fn name(variable: &str) -> &str {
@@ -117,18 +90,7 @@ mod tests {
     }
 
     fn merged(image: &[&str], files: &[&Path], given: &[&str]) -> Vec<String> {
-        read(files, &strings(given)).unwrap().merge(&strings(image), "h")
-    }
-
-    #[test]
-    fn the_later_value_wins_in_the_place_of_the_first() {
-        let merged = merged(&["PATH=/bin", "A=1"], &[], &["A=2", "B=x=y", "PATH="]);
-        assert_eq!(merged, strings(&["PATH=", "HOSTNAME=h", "A=2", "B=x=y"]));
-    }
-
-    #[test]
-    fn path_and_hostname_are_there_unless_somebody_sets_them() {
-        assert_eq!(merged(&[], &[], &[]), [format!("PATH={DEFAULT_PATH}"), "HOSTNAME=h".to_owned()]);
+        read(files, &strings(given)).unwrap().over_image(&strings(image), "h")
     }
 
     #[test]

@@ -59,6 +59,14 @@ impl Failure {
         this
     }
 
+    /// A failure that is an error itself, and the chain of its sources the cause.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        match error.source() {
+            Some(source) => Self::because(error.to_string(), source),
+            None => Self::new(error.to_string()),
+        }
+    }
+
     /// Adds a cause below those that are there. One that only repeats what was said is left out.
     pub(crate) fn cause(&mut self, text: String) {
         let said = self.causes.last().unwrap_or(&self.message);

@@ -4,18 +4,34 @@
 #![forbid(unsafe_code)]
 
 mod attached;
+mod blocking;
+mod bridge;
 mod command;
+mod completion;
+mod copy;
+mod detach_keys;
+mod each;
 mod environment;
 mod failure;
-mod home;
-mod process;
+mod filters;
+mod flow;
+mod host;
+mod json;
+mod library_failure;
+mod line;
+mod listing;
+mod live;
+mod moment;
 mod quantity;
 mod relay;
 mod report;
 mod sandbox_failure;
+mod sandbox_options;
 mod setup;
 mod store;
+mod summary;
 mod table;
+mod terminal;
 mod watch;
 
 use std::io::Write as _;
@@ -24,6 +40,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    match completion::answer() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&failure.render());
+            return ExitCode::from(failure.exit_code());
+        }
+    }
     let arguments = match command::Cellule::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -48,10 +72,6 @@ fn main() -> ExitCode {
 fn hint(error: &clap::Error) -> Option<&'static str> {
     match error.get(clap::error::ContextKind::InvalidArg)? {
         clap::error::ContextValue::String(word) => match word.as_str() {
-            "-t" | "--tty" => {
-                Some("cellule: a terminal (-t) is not in this version; -i passes standard input on\n")
-            }
-            "-d" | "--detach" => Some("cellule: detached runs (-d) are not in this version\n"),
             "-p" | "-v" | "--publish" | "--volume" | "--network" => {
                 Some("cellule: networks, ports and volumes are not in this version\n")
             }

@@ -1,14 +1,18 @@
 //! Connects a program in a guest with the terminal or pipes of this process: streams both ways, and signals.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::task::Poll;
 
-use cellule_protocol::client::{Output, Signaller, Stdin};
+use cellule::ExecId;
+use cellule_protocol::client::{Output, Session, Stdin};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::blocking::Blocking;
+use crate::detach_keys::{DetachFilter, DetachKeys};
 
 /// What is moved at a time.
 const CHUNK: usize = 128 << 10;
@@ -18,48 +22,72 @@ const CHUNK: usize = 128 << 10;
 ///
 /// # Errors
 /// The descriptor of ours cannot be written for another reason, or the sandbox is lost.
-pub(crate) async fn output(mut from: Output, to: impl std::os::fd::AsFd) -> io::Result<()> {
-    let mut file = tokio::fs::File::from_std(File::from(to.as_fd().try_clone_to_owned()?));
-    file.set_max_buf_size(CHUNK);
-    let mut buffer = vec![0; CHUNK];
+pub(crate) async fn output(mut from: Output, to: impl AsFd) -> io::Result<()> {
+    let to = Arc::new(Blocking::sharing(to)?);
+    let mut buffer = Vec::with_capacity(CHUNK);
     loop {
-        let read = from.read(&mut buffer).await?;
-        if read == 0 {
-            return file.flush().await;
+        if from.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
+        match to.write_all_of(buffer).await {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => buffer = other?,
+        }
+    }
+}
+
+/// Copies our standard input to the program, until it ends or the program reads no more; or until its user types the
+/// keys that detach, which is told to `detached`, and then the input is not ended.
+///
+/// A thread of its own reads it, since nothing else can wait for a terminal and a file alike. It is left behind when
+/// the program has ended and the input has not.
+pub(crate) async fn input(
+    mut to: Stdin,
+    keys: Option<DetachKeys>,
+    detached: oneshot::Sender<()>,
+) -> io::Result<()> {
+    let mut chunks = read_input()?;
+    let mut filter = keys.as_ref().map(DetachFilter::new);
+    let mut leave = false;
+    while let Some(chunk) = chunks.recv().await {
+        let mut chunk = chunk?;
+        if let Some(filter) = &mut filter {
+            let mut passed = Vec::with_capacity(chunk.len());
+            leave = filter.pass(&chunk, &mut passed).is_break();
+            chunk = passed;
         }
         let written = async {
-            file.write_all(&buffer[..read]).await?;
-            file.flush().await
+            to.write_all(&chunk).await?;
+            if leave || chunks.is_empty() { to.flush().await } else { Ok(()) }
         };
         match written.await {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             other => other?,
         }
-    }
-}
-
-/// Copies our standard input to the program, until it ends or the program reads no more.
-///
-/// A thread of its own reads it, since nothing else can wait for a terminal and a file alike. It is left behind when
-/// the program has ended and the input has not.
-pub(crate) async fn input(mut to: Stdin) -> io::Result<()> {
-    let mut chunks = read_input()?;
-    while let Some(chunk) = chunks.recv().await {
-        match to.write_all(&chunk?).await {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            other => other?,
-        }
-        if chunks.is_empty() {
-            to.flush().await?;
+        if leave {
+            _ = detached.send(());
+            // Were we to end it, the program's input would end. Whoever hears of the keys drops us, with the stream cut.
+            return std::future::pending().await;
         }
     }
-    to.shutdown().await
+    let mut rest = Vec::new();
+    if let Some(filter) = filter {
+        filter.finish(&mut rest);
+    }
+    let ended = async {
+        to.write_all(&rest).await?;
+        to.shutdown().await
+    };
+    match ended.await {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 fn read_input() -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
     // Two chunks on their way: one being read, one being sent.
     let (sender, receiver) = mpsc::channel(2);
-    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut file = Blocking::sharing(io::stdin())?;
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         loop {
             let mut chunk = vec![0; CHUNK];
@@ -69,7 +97,6 @@ fn read_input() -> io::Result<mpsc::Receiver<io::Result<Vec<u8>>>> {
                     chunk.truncate(read);
                     Ok(chunk)
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(error),
             };
             let failed = message.is_err();
@@ -125,8 +152,8 @@ fn ignored() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Passes signals on to the program. Returns at the second interrupt, which is meant for the sandbox itself.
-pub(crate) async fn pass_on(signals: &mut Signals, to: Signaller) -> i32 {
+/// Passes signals on to a program. Returns at the second interrupt, which is meant for us.
+pub(crate) async fn pass_on(signals: &mut Signals, to: Session, exec: ExecId) -> i32 {
     let mut interrupted = false;
     loop {
         let signal = signals.next().await;
@@ -135,6 +162,6 @@ pub(crate) async fn pass_on(signals: &mut Signals, to: Signaller) -> i32 {
         }
         // A program that is gone needs none; a sandbox that is lost is noticed by whoever waits for the program.
         let to = to.clone();
-        tokio::spawn(async move { to.signal(signal).await });
+        tokio::spawn(async move { to.signal(exec, signal, false).await });
     }
 }

@@ -1,7 +1,7 @@
 //! Words a sandbox's failure: its cause, what the guest and the engine last printed, and what helps.
 
 use cellule_engine::{EngineProblem, MemorySize};
-use cellule_supervisor::{DirectoryError, FailureKind, SandboxError};
+use cellule_supervisor::{DirectoryError, FailureKind, FindError, SandboxError};
 
 use crate::failure::Failure;
 
@@ -15,10 +15,27 @@ pub(crate) fn failure(error: &SandboxError) -> Failure {
         .detail("its last words", log),
         SandboxError::Directory(error) => directory(error),
         SandboxError::Spawn { .. } => Failure::because("cannot start the sandbox", error),
+        SandboxError::Unreachable { .. } => {
+            Failure::of(error).hint("if that stays so, end it with: cellule rm --force")
+        }
+        SandboxError::Refused { message } => Failure::new(message.clone()),
     }
 }
 
-fn sandbox(failed: &cellule_supervisor::Failure) -> Failure {
+/// The failure for a text that means no sandbox.
+pub(crate) fn find(error: &FindError) -> Failure {
+    match error {
+        FindError::NotFound { .. } => Failure::of(error).hint("those that there are: cellule ps --all"),
+        FindError::Ambiguous { ids, .. } => {
+            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            Failure::of(error).hint(format!("give more digits: {}", ids.join(", ")))
+        }
+        FindError::Directory(error) => directory(error),
+    }
+}
+
+/// The failure for what a supervisor says of its sandbox.
+pub(crate) fn sandbox(failed: &cellule_supervisor::Failure) -> Failure {
     let mut failure = Failure::new(failed.message.clone());
     failed.causes.iter().for_each(|cause| failure.cause(cause.clone()));
     let failure = failure
@@ -45,9 +62,9 @@ fn sandbox(failed: &cellule_supervisor::Failure) -> Failure {
     }
 }
 
-/// The failure for a sandbox whose directory cannot be made.
+/// The failure for a sandbox whose directory cannot be made, read or changed.
 pub(crate) fn directory(error: &DirectoryError) -> Failure {
-    let failure = Failure::because("cannot make the sandbox", error);
+    let failure = Failure::of(error);
     match error {
         DirectoryError::NameTaken { .. } => failure.hint("choose another --name, or end that sandbox first"),
         DirectoryError::DiskFull { .. } => {

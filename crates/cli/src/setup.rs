@@ -6,11 +6,6 @@ use cellule_boot::{AGENT, AptError, Bundle, Error, KernelSource, OnProgress};
 
 use crate::failure::Failure;
 
-/// The bundle in use, made first where there is none.
-pub(crate) fn ensure(home: &Path, progress: OnProgress<'_>) -> Result<Bundle, Failure> {
-    cellule_boot::ensure(home, &AGENT, progress).map_err(|error| failure(&error))
-}
-
 /// A bundle from this source, or from what suits this host.
 pub(crate) fn setup(
     home: &Path,
@@ -24,7 +19,7 @@ pub(crate) fn setup(
     made.map_err(|error| failure(&error))
 }
 
-fn failure(error: &Error) -> Failure {
+pub(crate) fn failure(error: &Error) -> Failure {
     let failure = Failure::because("cannot set the boot bundle up", error);
     match error {
         Error::NoKernel { .. } => {

@@ -3,16 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cellule_boot::Bundle;
-use cellule_image::{
-    Error, Image, ImageConfig, Import, ImportFrom, Options, Platform, Policy, RegistryError, Source, Store,
-};
+use cellule_image::{Error, Options, Platform, RegistryError, Store};
 
 use crate::failure::Failure;
 use crate::watch::Watch;
-
-/// The image that needs no registry.
-const BASE: &str = "base";
 
 /// How an image is got.
 #[derive(Debug, clap::Args)]
@@ -44,36 +38,6 @@ impl GetOptions {
 /// Opens the store.
 pub(crate) fn open(home: &Path) -> Result<Store, Failure> {
     Store::open(home.join("images")).map_err(|error| failure("cannot open the image store", &error))
-}
-
-/// Gets an image ready to run. `base` comes from the boot bundle and no registry is asked for it.
-pub(crate) async fn get(
-    store: &Store,
-    bundle: &Bundle,
-    name: &str,
-    policy: Policy,
-    options: &Options,
-) -> Result<Image, Failure> {
-    let failed = |error: &Error| failure(format!("cannot get the image {name}"), error);
-    if name == BASE {
-        return match store.get(BASE, options).await {
-            Err(Error::NoSuchImage { .. }) => add_base(store, bundle, options).await,
-            other => other.map_err(|error| failed(&error)),
-        };
-    }
-    let source: Source = name.parse().map_err(|error| failed(&Error::Source(error)))?;
-    store.pull(&source, policy, options).await.map_err(|error| failed(&error))
-}
-
-/// Adds the bundle's own image to the store.
-pub(crate) async fn add_base(store: &Store, bundle: &Bundle, options: &Options) -> Result<Image, Failure> {
-    let base = &bundle.manifest.contents.base;
-    let config = ImageConfig { cmd: base.cmd.clone(), env: base.env.clone(), ..ImageConfig::default() };
-    let name =
-        BASE.parse().map_err(|error| failure("the image base has no name", &Error::Reference(error)))?;
-    let import = Import { name: Some(name), config };
-    let imported = store.import(ImportFrom::Tar(bundle.base_tar.clone()), import, options).await;
-    imported.map_err(|error| failure("cannot add the image base", &error))
 }
 
 /// The failure for an error of the library's, with what can be done about it.

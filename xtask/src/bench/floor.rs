@@ -138,6 +138,43 @@ impl Floor {
         writer.join().map_err(|_| "the writer to the bare guest failed")?;
         Ok(rate)
     }
+
+    /// MB/s of bytes that the init reads from its port and drops.
+    pub(crate) fn sink(&self, megabytes: u64) -> Result<f64> {
+        let mut guest = self.start()?;
+        guest.expect(b'R')?;
+        let total = megabytes * 1_000_000;
+        let begun = Instant::now();
+        guest.port.write_all(&command(b's', total))?;
+        let writer = super::pour(guest.port.try_clone()?, total);
+        guest.expect(b'D')?;
+        let rate = f64::from(u32::try_from(megabytes)?) / begun.elapsed().as_secs_f64();
+        writer.join().map_err(|_| "the writer to the bare guest failed")?;
+        Ok(rate)
+    }
+
+    /// MB/s of bytes that the init writes to its port.
+    pub(crate) fn source(&self, megabytes: u64) -> Result<f64> {
+        let mut guest = self.start()?;
+        guest.expect(b'R')?;
+        let total = megabytes * 1_000_000;
+        let begun = Instant::now();
+        guest.port.write_all(&command(b'g', total))?;
+        let mut chunk = vec![0; 128 << 10];
+        let mut left = total;
+        while left > 0 {
+            let read = guest.port.read(&mut chunk)?;
+            if read == 0 {
+                return Err("the bare guest hung up".into());
+            }
+            left -= read as u64;
+        }
+        Ok(f64::from(u32::try_from(megabytes)?) / begun.elapsed().as_secs_f64())
+    }
+}
+
+fn command(word: u8, count: u64) -> Vec<u8> {
+    [&[word][..], &count.to_le_bytes()].concat()
 }
 
 impl Guest {

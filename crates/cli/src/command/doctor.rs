@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use cellule::Host;
 use cellule_boot::{AGENT, Bundle, Current, Remake};
 use cellule_engine::EngineChoice;
 use cellule_engine::kvm::{KvmDevice, KvmProbe};
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::quantity::show_size;
-use crate::{home, table};
+use crate::{host, table};
 
 /// Less memory than this lets few sandboxes of the default size run.
 const MEMORY_WANTED: u64 = 1 << 30;
@@ -72,18 +73,19 @@ impl Finding {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let home = home::locate()?;
+    let host = host::locate()?;
+    let home = host.home();
     let probe = KvmProbe::run();
     let findings = vec![
         cpu(&probe),
         kvm_device(&probe),
         kvm_guest(&probe),
-        super::runtime()?.block_on(qemu()),
+        super::runtime()?.block_on(qemu(&host)),
         memory(),
-        disk(&home),
+        disk(home),
         user_namespaces(),
         cgroup(),
-        bundle(&home),
+        bundle(home),
     ];
     let text = match arguments.format {
         Format::Table => render(&findings),
@@ -165,9 +167,9 @@ fn kvm_guest(probe: &KvmProbe) -> Finding {
     }
 }
 
-async fn qemu() -> Finding {
+async fn qemu(host: &Host) -> Finding {
     const NAME: &str = "QEMU";
-    let finding = match EngineChoice::Qemu.engine(home::qemu()).check().await {
+    let finding = match EngineChoice::Qemu.engine(host.qemu().map(PathBuf::from)).check().await {
         Ok(info) => Finding::ok(NAME, format!("{} at {}", info.version, info.program.display())),
         Err(error @ cellule_engine::EngineProblem::NotInstalled { .. }) => {
             Finding::not(NAME, Standing::Missing, error.to_string(), "apt-get install qemu-system-x86")

@@ -13,10 +13,10 @@ use cellule_image::{
 };
 
 use crate::failure::Failure;
-use crate::home;
 use crate::quantity::show_size;
 use crate::store::{self, GetOptions};
 use crate::watch::Watch;
+use crate::{host, json};
 
 /// Manage images
 #[derive(Debug, clap::Subcommand)]
@@ -77,7 +77,7 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
-    let images = store::open(&home::locate()?)?;
+    let images = store::open(host::locate()?.home())?;
     match command {
         Command::Inspect { images: names } => inspect(&images, &names),
         Command::Rm { images: names, force } => remove(&images, &names, force),
@@ -94,9 +94,7 @@ fn inspect(images: &Store, names: &[String]) -> Result<(), Failure> {
         images.inspect(name).map_err(|error| store::failure(format!("cannot inspect {name}"), &error))
     });
     let infos = infos.collect::<Result<Vec<_>, _>>()?;
-    let text =
-        serde_json::to_string_pretty(&infos).map_err(|error| Failure::because("cannot print", &error))?;
-    crate::answer(&(text + "\n"))
+    crate::answer(&json::pretty(&infos)?)
 }
 
 fn remove(images: &Store, names: &[String], force: bool) -> Result<(), Failure> {

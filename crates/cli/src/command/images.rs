@@ -5,75 +5,50 @@ use std::process::ExitCode;
 use cellule_image::ImageInfo;
 
 use crate::failure::Failure;
+use crate::listing::{Listing, NoTrunc, Row, shown_id};
 use crate::quantity::show_size;
-use crate::{home, store, table};
+use crate::{host, store};
 
 /// List images
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Print ids alone
-    #[arg(short, long)]
-    quiet: bool,
-    /// How to list them
-    #[arg(long, default_value = "table", value_enum)]
-    format: Format,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// Aligned columns
-    Table,
-    /// One JSON array
-    Json,
-    /// One JSON object on each line
-    Jsonl,
+    #[command(flatten)]
+    listing: Listing,
+    #[command(flatten)]
+    trunc: NoTrunc,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let images = store::open(&home::locate()?)?;
+    let images = store::open(host::locate()?.home())?;
     let list = images.list().map_err(|error| store::failure("cannot list the images", &error))?;
-    crate::answer(
-        &render(&list, arguments).map_err(|error| Failure::because("cannot print the images", &error))?,
-    )?;
+    crate::answer(&arguments.listing.render(&list, arguments.trunc.no_trunc)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn render(list: &[ImageInfo], arguments: &Arguments) -> serde_json::Result<String> {
-    if arguments.quiet {
-        return Ok(list.iter().map(|image| format!("{}\n", image.id)).collect());
-    }
-    match arguments.format {
-        Format::Table => Ok(table(list)),
-        Format::Json => Ok(serde_json::to_string_pretty(list)? + "\n"),
-        Format::Jsonl => list.iter().map(|image| Ok(serde_json::to_string(image)? + "\n")).collect(),
-    }
-}
+impl Row<6> for ImageInfo {
+    const HEADER: [&'static str; 6] = ["REPOSITORY", "TAG", "IMAGE ID", "PLATFORM", "SIZE", "ON DISK"];
 
-fn table(list: &[ImageInfo]) -> String {
-    let mut rows = Vec::new();
-    for image in list {
-        let short_id = image.id.hex().chars().take(12).collect::<String>();
-        let row = |repository: String, tag: String| {
-            let platform = image.platform.to_string();
-            [
-                repository,
-                tag,
-                short_id.clone(),
-                platform,
-                show_size(image.content_size),
-                show_size(image.disk_size),
-            ]
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    /// One for each name.
+    fn lines(&self, full: bool) -> Vec<[String; 6]> {
+        let id = if full { self.id.to_string() } else { shown_id(&self.id.hex(), false) };
+        let line = |repository: String, tag: String| {
+            let [content, disk] = [self.content_size, self.disk_size].map(show_size);
+            [repository, tag, id.clone(), self.platform.to_string(), content, disk]
         };
-        if image.names.is_empty() {
-            rows.push(row("<none>".to_owned(), "<none>".to_owned()));
+        if self.names.is_empty() {
+            return vec![line("<none>".to_owned(), "<none>".to_owned())];
         }
-        for name in &image.names {
+        let named = self.names.iter().map(|name| {
             // A name without its tag is the familiar form less what stands behind its last colon.
             let familiar = name.familiar();
             let tag = name.tag().unwrap_or("<none>").to_owned();
             let repository = familiar.strip_suffix(&format!(":{tag}")).unwrap_or(&familiar).to_owned();
-            rows.push(row(repository, tag));
-        }
+            line(repository, tag)
+        });
+        named.collect()
     }
-    table::render(["REPOSITORY", "TAG", "IMAGE ID", "PLATFORM", "SIZE", "ON DISK"], &rows)
 }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use cellule_image::{Credential, Credentials};
 
+use crate::attached::died_of;
 use crate::failure::Failure;
+use crate::relay::Signals;
 use crate::store::{self, GetOptions};
+use crate::terminal::ChangedMode;
 use crate::watch::Watch;
 
 /// A password longer than this is a mistake.
@@ -36,13 +39,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         None if terminal && !arguments.password_stdin => ask("Username: ")?,
         None => return Err(Failure::new("no user is named").hint("name one: --username NAME")),
     };
-    let password = if arguments.password_stdin {
-        read_secret()?
+    let secret = if arguments.password_stdin {
+        Some(read_secret()?)
     } else if terminal {
-        ask_hidden("Password: ")?
+        None
     } else {
         return Err(Failure::new("there is no terminal to ask for the password on")
             .hint("pipe it in: --password-stdin"));
+    };
+    let runtime = super::runtime()?;
+    let done = runtime.block_on(log_in(arguments, username, secret));
+    // A thread may still wait for the password.
+    runtime.shutdown_background();
+    done?;
+    crate::say(&format!("logged in to {}\n", arguments.registry));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks for the password if there is none, and logs in, unless a signal ends that.
+async fn log_in(arguments: &Arguments, username: String, secret: Option<String>) -> Result<(), Failure> {
+    let mut signals = Signals::catch().map_err(|error| Failure::because("cannot catch signals", &error))?;
+    let password = match secret {
+        Some(secret) => secret,
+        None => ask_hidden("Password: ", &mut signals).await?,
     };
     if password.is_empty() {
         return Err(Failure::new("the password is empty"));
@@ -50,10 +69,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let credential = Credential::Password { username, password };
     let options = arguments.get.options(&Arc::new(Watch::new(true)));
     let login = Credentials::default();
-    let done = super::runtime()?.block_on(login.login(&arguments.registry, credential, &options));
-    done.map_err(|error| store::failure(format!("cannot log in to {}", arguments.registry), &error))?;
-    crate::say(&format!("logged in to {}\n", arguments.registry));
-    Ok(ExitCode::SUCCESS)
+    let done = tokio::select! {
+        done = login.login(&arguments.registry, credential, &options) => done,
+        signal = signals.next() => return Err(died_of(signal)),
+    };
+    done.map_err(|error| store::failure(format!("cannot log in to {}", arguments.registry), &error))
 }
 
 fn ask(question: &str) -> Result<String, Failure> {
@@ -64,18 +84,17 @@ fn ask(question: &str) -> Result<String, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Asks on a terminal that does not show what is typed, and is as it was afterwards.
-fn ask_hidden(question: &str) -> Result<String, Failure> {
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    let failed =
-        |error: rustix::io::Errno| Failure::because("cannot hide the password", &std::io::Error::from(error));
-    let stdin = std::io::stdin();
-    let before = tcgetattr(&stdin).map_err(failed)?;
-    let mut hidden = before.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(failed)?;
-    let answer = ask(question);
-    tcsetattr(&stdin, OptionalActions::Now, &before).map_err(failed)?;
+/// Asks on a terminal that does not show what is typed, and is as it was afterwards, whatever ends the question.
+async fn ask_hidden(question: &'static str, signals: &mut Signals) -> Result<String, Failure> {
+    let hidden = ChangedMode::without_echo(std::io::stdin())
+        .map_err(|error| Failure::because("cannot hide the password", &error))?;
+    let answer = tokio::select! {
+        answer = tokio::task::spawn_blocking(move || ask(question)) => {
+            answer.unwrap_or_else(|error| Err(Failure::because("cannot read the answer", &error)))
+        }
+        signal = signals.next() => Err(died_of(signal)),
+    };
+    drop(hidden);
     crate::say("\n");
     answer
 }

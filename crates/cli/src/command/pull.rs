@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cellule_image::{Policy, Source};
 
 use crate::failure::Failure;
-use crate::home;
+use crate::host;
 use crate::store::{self, GetOptions};
 use crate::watch::Watch;
 
@@ -23,8 +23,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let home = home::locate()?;
-    let images = store::open(&home)?;
+    let host = host::locate()?;
+    let home = host.home();
+    let images = store::open(home)?;
     let watch = Arc::new(Watch::new(arguments.quiet));
     let options = arguments.get.options(&watch);
     let failed = |error| store::failure(format!("cannot pull {}", arguments.image), &error);

@@ -9,7 +9,7 @@ use cellule_boot::{Bundle, KernelSource, SourceRecord};
 use crate::failure::Failure;
 use crate::quantity::{show_duration, show_size};
 use crate::watch::Watch;
-use crate::{home, setup, store};
+use crate::{host, library_failure, setup, store};
 
 /// Make the boot bundle: the guest's kernel and modules, the agent, and the image `base`
 ///
@@ -36,7 +36,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let begun = Instant::now();
-    let home = home::locate()?;
+    let host = host::locate()?;
+    let home = host.home();
     let source = match (arguments.kernel, arguments.host_kernel, arguments.force) {
         (Some(kernel), ..) => Some(KernelSource::Files { kernel, modules: arguments.modules }),
         (None, true, _) => Some(KernelSource::Host { release: None }),
@@ -44,13 +45,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         (None, false, false) => None,
     };
     let watch = Watch::new(arguments.quiet);
-    let bundle = setup::setup(&home, source, &|progress| watch.boot(progress));
+    let bundle = setup::setup(home, source, &|progress| watch.boot(progress));
     watch.clear();
     let bundle = bundle?;
 
-    let images = store::open(&home)?;
+    let images = store::open(home)?;
     let options = cellule_image::Options::default();
-    super::runtime()?.block_on(store::add_base(&images, &bundle, &options))?;
+    let added = super::runtime()?.block_on(cellule::add_base_image(&images, &bundle, &options));
+    added.map_err(|error| library_failure::of(&error))?;
     if !arguments.quiet {
         crate::answer(&describe(&bundle))?;
         crate::say(&format!("cellule: ready after {}\n", show_duration(begun.elapsed())));

@@ -19,10 +19,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         let failed = |error| Failure::because("this command is started by cellule itself", &error);
         let (owner, lock) = cellule_supervisor::inherited().map_err(failed)?;
-        let (dir, spec) = SandboxDir::adopt(arguments.dir, lock)
+        let (dir, spec) = SandboxDir::adopt(&arguments.dir, lock)
             .map_err(|error| Failure::because("cannot take the sandbox over", &error))?;
         let ended = cellule_supervisor::supervise(dir, spec, owner).await;
-        ended.map_err(|error| Failure::because("cannot remove the sandbox", &error))
+        ended.map_err(|error| Failure::because("cannot put the sandbox's directory in order", &error))
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,90 @@
+//! `cellule start`: starts sandboxes that were made before, or that have ended.
+
+use std::process::ExitCode;
+
+use cellule::{Host, Sandbox};
+
+use super::attach;
+use crate::attached::died_of;
+use crate::detach_keys::DetachKeys;
+use crate::failure::{Failure, OWN_FAILURE};
+use crate::relay::Signals;
+use crate::report::Report;
+use crate::{completion, host, library_failure};
+
+/// Start sandboxes that do not run
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Names, or what ids begin with
+    #[arg(required = true, value_name = "SANDBOX", add = completion::sandbox())]
+    sandboxes: Vec<String>,
+    /// Stay with the command and exit as it does
+    #[arg(short, long)]
+    attach: bool,
+    /// Pass standard input on to the command; implies --attach
+    #[arg(short, long)]
+    interactive: bool,
+    /// The keys that leave a terminal without ending its command
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: DetachKeys,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let runtime = super::runtime()?;
+    let result = runtime.block_on(start_all(arguments));
+    runtime.shutdown_background();
+    result
+}
+
+async fn start_all(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let host = host::locate()?;
+    let mut signals = Signals::catch().map_err(|error| Failure::because("cannot catch signals", &error))?;
+    if arguments.attach || arguments.interactive {
+        let [name] = arguments.sandboxes.as_slice() else {
+            return Err(Failure::new("only one sandbox can be attached to"));
+        };
+        let sandbox = launch(&host, name).await?;
+        return attach::started(sandbox, arguments.interactive, arguments.detach_keys, &mut signals).await;
+    }
+    let mut failed = false;
+    for name in &arguments.sandboxes {
+        let started = tokio::select! {
+            started = start_one(&host, name) => started,
+            signal = signals.next() => return Err(died_of(signal)),
+        };
+        match started {
+            Ok(()) => crate::answer(&format!("{name}\n"))?,
+            Err(failure) => {
+                crate::say(&failure.render());
+                failed = true;
+            }
+        }
+    }
+    Ok(ExitCode::from(if failed { OWN_FAILURE } else { 0 }))
+}
+
+async fn launch(host: &Host, name: &str) -> Result<Sandbox, Failure> {
+    let failed = |error: cellule::Error| library_failure::of(&error);
+    let entry = host.find(name).map_err(failed)?;
+    if entry.is_live() {
+        let (name, state) = (name.to_owned(), entry.record.state);
+        return Err(failed(cellule::Error::Running { name, state }));
+    }
+    Sandbox::start(host.clone(), entry).await.map_err(failed)
+}
+
+/// Starts one and lets go of it. One that runs already is as it should be, by Docker's habit.
+async fn start_one(host: &Host, name: &str) -> Result<(), Failure> {
+    let failed = |error: cellule::Error| library_failure::of(&error);
+    if host.find(name).map_err(failed)?.is_live() {
+        return Ok(());
+    }
+    let mut sandbox = launch(host, name).await?;
+    super::run::start(&mut sandbox, &Report::new(false)).await?;
+    sandbox.detach().await.map_err(failed)
+}
+
+/// Starts one again that has ended.
+pub(super) async fn again(host: &Host, name: &str) -> Result<(), Failure> {
+    start_one(host, name).await
+}

@@ -1,0 +1,58 @@
+//! Words the library's errors: what failed, why, and what helps.
+
+use cellule::Error;
+use cellule_engine::ConfigError;
+use cellule_protocol::client::{StartFailure, StartFailureKind};
+
+use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
+use crate::{sandbox_failure, setup, store};
+
+/// The failure for an error of the library's.
+pub(crate) fn of(error: &Error) -> Failure {
+    match error {
+        Error::NoHome => Failure::new(error.to_string()).hint("set CELLULE_HOME to a directory of your own"),
+        Error::RelativeHome { .. } => {
+            Failure::new(error.to_string()).hint("set CELLULE_HOME to an absolute path")
+        }
+        Error::Setup(source) => setup::failure(source),
+        Error::Images { source } => store::failure(error.to_string(), source),
+        Error::Image { source, .. } => store::failure(error.to_string(), source),
+        Error::Engine(source) => sandbox_failure::engine(source),
+        Error::Machine(source) => {
+            let failure = Failure::because("the machine cannot be as asked", source);
+            match source {
+                ConfigError::TooLittleMemory { min, .. } => {
+                    failure.hint(format!("--memory {min}m is the least that boots"))
+                }
+                _ => failure,
+            }
+        }
+        Error::NoCommand => {
+            Failure::new(error.to_string()).hint("put one behind the image: cellule run IMAGE COMMAND")
+        }
+        Error::WorkingDir(_) => Failure::new(error.to_string()).hint("begin it with a slash: --workdir /app"),
+        Error::Directory(source) => sandbox_failure::directory(source),
+        Error::Find(source) => sandbox_failure::find(source),
+        Error::Sandbox(source) => sandbox_failure::failure(source),
+        Error::NotRunning { name, .. } => {
+            Failure::new(error.to_string()).hint(format!("start it: cellule start {name}"))
+        }
+        Error::Start { program, source } => not_started(program, source),
+        Error::Lost { failure: Some(failure), .. } => sandbox_failure::sandbox(failure),
+        Error::Lost { lost, .. } => Failure::because("the sandbox ended meanwhile", lost),
+        other => Failure::of(other),
+    }
+}
+
+fn not_started(program: &str, failure: &StartFailure) -> Failure {
+    let message = format!("cannot run {program:?}");
+    match failure.kind {
+        StartFailureKind::NotFound => Failure::because(message, failure)
+            .hint("see whether the image has it, and where: --entrypoint and PATH decide what is found")
+            .code(NOT_FOUND),
+        StartFailureKind::NotExecutable => Failure::because(message, failure)
+            .hint("it must be a program for x86-64 Linux, or a script whose interpreter the image has, with mode +x")
+            .code(NOT_EXECUTABLE),
+        _ => Failure::because(message, failure),
+    }
+}

@@ -1,0 +1,430 @@
+//! Kills what belongs to sandboxes at random moments, and looks whether the next command tells the truth and whether
+//! anything is left behind.
+//!
+//! ```text
+//!   a round:  start a sandbox (attached, detached, created first …) ── do something with it ──▶ kill at a random moment
+//!             ──▶ `ps` must answer within a second, and tell what /proc shows ──▶ `rm --force`
+//!             ──▶ no process, directory, name, socket or control group may be left
+//! ```
+//! Rounds are drawn from a seed, which is printed: the same seed draws the same rounds, not the same moments.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::Result;
+
+/// How long after a kill the next command must tell the truth.
+const TRUTH: Duration = Duration::from_secs(1);
+/// What a busy machine of two cores may add to that: a process's own start, twice.
+const SLACK: Duration = Duration::from_secs(2);
+/// How long anything may take before it counts as hung.
+const HANG: Duration = Duration::from_secs(120);
+/// Moments are drawn from this long after the start: longer than a boot takes.
+const SPAN: Duration = Duration::from_millis(4500);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How many rounds
+    #[arg(long, default_value_t = 300)]
+    rounds: u32,
+    /// How many at a time
+    #[arg(long, default_value_t = 2)]
+    parallel: u32,
+    /// What the rounds are drawn from; by default the clock
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A state directory that is set up, whose boot bundle is used; by default one is made
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
+}
+
+/// What is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Client,
+    Supervisor,
+    Engine,
+    SupervisorAndEngine,
+    All,
+}
+
+/// What the sandbox is doing when it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scene {
+    /// `run`, its client waiting for the command.
+    Attached,
+    /// `run -d`, killed at any moment from its start on.
+    Detached,
+    /// A detached one that runs, with an exec under way.
+    Exec,
+    /// A detached one that runs, while it is being stopped.
+    Stopping,
+    /// A detached one that runs, paused.
+    Paused,
+}
+
+const VICTIMS: [Victim; 5] =
+    [Victim::Client, Victim::Supervisor, Victim::Engine, Victim::SupervisorAndEngine, Victim::All];
+// The first two are cheap and meet a boot at any of its moments, so they come more often.
+const SCENES: [Scene; 8] = [
+    Scene::Attached,
+    Scene::Detached,
+    Scene::Attached,
+    Scene::Detached,
+    Scene::Detached,
+    Scene::Exec,
+    Scene::Stopping,
+    Scene::Paused,
+];
+
+/// xorshift64*: enough for drawing rounds.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from((self.next() >> 33) % bound as u64).unwrap_or(0)
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let program = crate::program()?;
+    let own = tempfile::Builder::new().prefix("cellule-chaos-").tempdir()?;
+    let home = own.path().to_path_buf();
+    if let Some(shared) = &arguments.home {
+        for part in ["bundles", "kernels", "bases"] {
+            std::os::unix::fs::symlink(fs::canonicalize(shared)?.join(part), home.join(part))?;
+        }
+    }
+    let prepared = Command::new(&program).arg("setup").arg("--quiet").env("CELLULE_HOME", &home).status()?;
+    if !prepared.success() {
+        return Err("cellule setup failed".into());
+    }
+    let seed = arguments.seed.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        now.as_secs() | 1
+    });
+    println!("chaos: {} rounds, {} at a time, seed {seed}", arguments.rounds, arguments.parallel);
+    let begun = Instant::now();
+    let next = AtomicU32::new(0);
+    let failures = Mutex::new(Vec::new());
+    let slowest = Mutex::new(Duration::ZERO);
+    thread::scope(|scope| {
+        for _ in 0..arguments.parallel {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= arguments.rounds {
+                        return;
+                    }
+                    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(number) + 1));
+                    random.next();
+                    let round = Round::draw(number, &mut random, &program, &home);
+                    match round.play() {
+                        Ok(truth) => {
+                            if let Ok(mut slowest) = slowest.lock() {
+                                *slowest = truth.max(*slowest);
+                            }
+                        }
+                        Err(why) => {
+                            println!("round {number} ({round:?}): {why}");
+                            if let Ok(mut failures) = failures.lock() {
+                                failures.push(number);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner()?;
+    let left = leftovers(&home);
+    println!(
+        "chaos: {} rounds in {:.0} s: {} failed; the slowest `ps` took {} ms",
+        arguments.rounds,
+        begun.elapsed().as_secs_f64(),
+        failures.len(),
+        slowest.into_inner()?.as_millis()
+    );
+    if !left.is_empty() {
+        return Err(format!("left behind: {left:?}").into());
+    }
+    if failures.is_empty() { Ok(()) } else { Err(format!("rounds {failures:?} failed").into()) }
+}
+
+/// One round.
+#[derive(Debug)]
+struct Round<'a> {
+    name: String,
+    scene: Scene,
+    victim: Victim,
+    remove: bool,
+    moment: Duration,
+    program: &'a Path,
+    home: &'a Path,
+}
+
+/// A row of `ps --format json`, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Row {
+    name: Option<String>,
+    state: String,
+}
+
+type Played<T> = std::result::Result<T, String>;
+
+impl<'a> Round<'a> {
+    fn draw(number: u32, random: &mut Random, program: &'a Path, home: &'a Path) -> Self {
+        let scene = SCENES[random.below(SCENES.len())];
+        let victim = VICTIMS[random.below(VICTIMS.len())];
+        let remove = random.below(2) == 0;
+        let span = match scene {
+            Scene::Attached | Scene::Detached => SPAN,
+            Scene::Exec | Scene::Stopping | Scene::Paused => SPAN / 10,
+        };
+        let moment = Duration::from_micros(random.next() % u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
+        Self { name: format!("round-{number}"), scene, victim, remove, moment, program, home }
+    }
+
+    fn cellule(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.program);
+        command.args(words).env("CELLULE_HOME", self.home).stdin(Stdio::null());
+        command
+    }
+
+    fn start(&self, words: &[&str]) -> Played<Child> {
+        let mut command = self.cellule(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|error| error.to_string())
+    }
+
+    /// Plays the round; gives how long `ps` took to tell the truth.
+    fn play(&self) -> Played<Duration> {
+        let rm = format!("--rm={}", self.remove);
+        let run = |detach: &'static [&'static str]| {
+            let mut words = vec!["run", "--quiet", "--name", &self.name, &rm];
+            words.extend(detach);
+            words.extend(["base", "sleep", "1000"]);
+            words.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let words = if self.scene == Scene::Attached { run(&[]) } else { run(&["-d"]) };
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut client = self.start(&words)?;
+        let mut other = None;
+        if !matches!(self.scene, Scene::Attached | Scene::Detached) {
+            let started = wait(&mut client, HANG)?;
+            if !started {
+                return Err("the sandbox did not start".to_owned());
+            }
+            other = match self.scene {
+                Scene::Exec => Some(self.start(&["exec", &self.name, "sleep", "1000"])?),
+                Scene::Stopping => Some(self.start(&["stop", "--timeout", "2", &self.name])?),
+                Scene::Paused => {
+                    let mut pause = self.start(&["pause", &self.name])?;
+                    wait(&mut pause, HANG)?;
+                    None
+                }
+                Scene::Attached | Scene::Detached => None,
+            };
+        }
+        thread::sleep(self.moment);
+        self.kill(other.as_mut().unwrap_or(&mut client));
+        let killed = Instant::now();
+
+        let row = self.row()?;
+        let took = killed.elapsed();
+        if took > TRUTH + SLACK {
+            return Err(format!("`ps` took {} ms", took.as_millis()));
+        }
+        self.check(row.as_ref(), &mut client)?;
+        // Whoever still waits for the sandbox must come to an end by itself, or with the sandbox.
+        let removed = self.cellule(&["rm", "--force", &self.name]).output().map_err(|error| error.to_string())?;
+        let gone = String::from_utf8_lossy(&removed.stderr).contains("no sandbox");
+        if !removed.status.success() && !gone {
+            return Err(format!("rm --force: {}", String::from_utf8_lossy(&removed.stderr)));
+        }
+        wait(&mut client, HANG)?;
+        if let Some(other) = &mut other {
+            wait(other, HANG)?;
+        }
+        self.nothing_left()?;
+        Ok(took)
+    }
+
+    fn kill(&self, client: &mut Child) {
+        let (supervisor, engine) = self.processes();
+        let (clients, supervisors, engines) = match self.victim {
+            Victim::Client => (true, false, false),
+            Victim::Supervisor => (false, true, false),
+            Victim::Engine => (false, false, true),
+            Victim::SupervisorAndEngine => (false, true, true),
+            Victim::All => (true, true, true),
+        };
+        if clients {
+            _ = client.kill();
+        }
+        for (wanted, pid) in [(supervisors, supervisor), (engines, engine)] {
+            if let Some(pid) = pid.filter(|_| wanted) {
+                _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+            }
+        }
+    }
+
+    /// The sandbox's id, which its name leads to.
+    fn id(&self) -> Option<String> {
+        let link = fs::read_link(self.home.join("names").join(&self.name)).ok()?;
+        Some(link.to_string_lossy().into_owned())
+    }
+
+    /// The supervisor and the engine of this round's sandbox, as far as they are there.
+    fn processes(&self) -> (Option<u32>, Option<u32>) {
+        let Some(id) = self.id() else { return (None, None) };
+        let all = processes_of(&BTreeSet::from([id]));
+        let find = |what: &str| all.iter().find(|(_, line)| line.contains(what)).map(|(pid, _)| *pid);
+        (find(" supervise "), find("qemu-system"))
+    }
+
+    /// What `ps` says of this round's sandbox.
+    fn row(&self) -> Played<Option<Row>> {
+        let output =
+            self.cellule(&["ps", "--all", "--format", "json"]).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(format!("ps: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        let rows: Vec<Row> = serde_json::from_slice(&output.stdout).map_err(|error| format!("ps: {error}"))?;
+        Ok(rows.into_iter().find(|row| row.name.as_deref() == Some(&self.name)))
+    }
+
+    /// Whether what `ps` says fits what was killed.
+    fn check(&self, row: Option<&Row>, client: &mut Child) -> Played<()> {
+        let live = row.is_some_and(|row| !["created", "stopped", "failed"].contains(&row.state.as_str()));
+        let (supervisor, engine) = self.processes();
+        let supervisor_killed = !matches!(self.victim, Victim::Client | Victim::Engine);
+        // A client that was still starting may start another supervisor a moment later; one that lives is looked at.
+        if supervisor_killed && live && supervisor.is_none() {
+            return Err(format!("`ps` says {row:?} and no supervisor is there"));
+        }
+        if supervisor.is_none() && engine.is_some() {
+            // It dies with its supervisor; the kernel may need a moment.
+            thread::sleep(Duration::from_millis(200));
+            if self.processes() == (None, engine) {
+                return Err("an engine outlives its supervisor".to_owned());
+            }
+        }
+        if self.scene == Scene::Attached && self.victim == Victim::Client {
+            // It was the sandbox's owner.
+            return until(HANG, || self.row().is_ok_and(|row| row.is_none_or(|row| !is_live(&row))))
+                .then_some(())
+                .ok_or_else(|| "the sandbox outlives its owner".to_owned());
+        }
+        if self.scene == Scene::Attached && !wait_is_over(client) && self.victim == Victim::Supervisor {
+            return until(HANG, || wait_is_over(client))
+                .then_some(())
+                .ok_or_else(|| "the client waits for a sandbox that is gone".to_owned());
+        }
+        Ok(())
+    }
+
+    fn nothing_left(&self) -> Played<()> {
+        let left = || {
+            let mut left: Vec<String> = Vec::new();
+            if self.home.join("names").join(&self.name).symlink_metadata().is_ok() {
+                left.push(format!("names/{}", self.name));
+            }
+            left.extend(self.row().ok().flatten().map(|row| format!("{row:?}")));
+            left
+        };
+        if until(Duration::from_secs(10), || left().is_empty()) { Ok(()) } else { Err(format!("left behind: {:?}", left())) }
+    }
+}
+
+fn is_live(row: &Row) -> bool {
+    !["created", "stopped", "failed"].contains(&row.state.as_str())
+}
+
+fn wait_is_over(child: &mut Child) -> bool {
+    matches!(child.try_wait(), Ok(Some(_)) | Err(_))
+}
+
+/// Waits for a process; gives whether it succeeded.
+fn wait(child: &mut Child, limit: Duration) -> Played<bool> {
+    if !until(limit, || wait_is_over(child)) {
+        _ = child.kill();
+        _ = child.wait();
+        return Err("a client hangs".to_owned());
+    }
+    Ok(child.wait().is_ok_and(|status| status.success()))
+}
+
+fn until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while !holds() {
+        if begun.elapsed() > limit {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// The processes whose command line names one of these.
+fn processes_of(words: &BTreeSet<String>) -> Vec<(u32, String)> {
+    let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in all.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if pid != std::process::id() && words.iter().any(|word| line.contains(word.as_str())) {
+            found.push((pid, line));
+        }
+    }
+    found
+}
+
+/// What is left of all rounds: processes, directories, names, and control groups that bear the product's name.
+fn leftovers(home: &Path) -> Vec<String> {
+    let names = |dir: &str| -> Vec<String> {
+        let entries = fs::read_dir(home.join(dir)).into_iter().flatten().flatten();
+        entries.map(|entry| format!("{dir}/{}", entry.file_name().to_string_lossy())).collect()
+    };
+    let mut left = Vec::new();
+    until(Duration::from_secs(15), || {
+        left = names("sandboxes");
+        left.extend(names("names"));
+        let path = home.to_string_lossy().into_owned();
+        left.extend(processes_of(&BTreeSet::from([path])).into_iter().map(|(pid, line)| format!("{pid}: {line}")));
+        left.extend(control_groups(Path::new("/sys/fs/cgroup"), 6));
+        left.is_empty()
+    });
+    left
+}
+
+fn control_groups(dir: &Path, depth: u32) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if entry.file_name().to_string_lossy().contains("cellule") {
+            found.push(entry.path().display().to_string());
+        }
+        if depth > 0 {
+            found.extend(control_groups(&entry.path(), depth - 1));
+        }
+    }
+    found
+}
