@@ -193,6 +193,7 @@ impl Message {
                     groups: Vec::new(),
                     stdin: *stdin,
                     timeout_ms: (*limit).into(),
+                    ..v1::ExecRequest::default()
                 };
                 (false, None, request.encode_to_vec())
             }

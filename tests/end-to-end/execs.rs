@@ -57,10 +57,8 @@ fn an_execs_end_is_ours_and_what_cannot_start_is_named() {
     _ = exec(&[], &["/bin"]).exits(126).says(&["/bin"]);
     _ = exec(&["-u", "no-such-user"], &["true"]).says(&["no-such-user"]).exits(125);
     _ = exec(&["-w", "/no/such/dir"], &["true"]).says(&["/no/such/dir"]).exits(125);
-    _ = exec(&["-w", "relative"], &["true"]).says(&["relative"]).exits(125);
+    _ = exec(&["-w", "relative"], &["true"]).says(&["absolute path"]).exits(125);
     _ = exec(&[], &[""]).says(&["program"]);
-    let huge = "x".repeat(128 * 1024);
-    _ = exec(&[], &["true", &huge]).exits(126).says(&["too long"]);
     _ = exec(&["-it"], &["sh"]).exits(125).says(&["not a terminal"]);
     // A grandchild that keeps the pipe does not keep the exec.
     let daemon = exec(&[], &["sh", "-c", "setsid sleep 1000 & echo started"]).exits(0);

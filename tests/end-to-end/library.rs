@@ -165,6 +165,9 @@ fn an_output_is_kept_to_its_limit_and_what_it_took_is_told() {
         assert!(nul.contains("argv") || nul.contains("argument"), "{nul}");
         let empty = refused(sandbox.command("").output().await.unwrap_err());
         assert!(empty.contains("argv") || empty.contains("program"), "{empty}");
+        // One byte more than a kernel takes; the command line could not even pass it on.
+        let huge = refused(sandbox.command("true").arg(vec![b'x'; 128 << 10]).output().await.unwrap_err());
+        assert!(huge.to_lowercase().contains("too long") || huge.contains("argv"), "{huge}");
         let limit = Rlimit { name: "nonsense".to_owned(), soft: None, hard: None };
         let limit = refused(sandbox.command("true").rlimit(limit).output().await.unwrap_err());
         assert!(limit.contains("rlimits[0]") || limit.contains("nonsense"), "{limit}");

@@ -1,6 +1,7 @@
 //! What is told of sandboxes: `ps`, names and ids, `inspect`, `events`.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use cellule_tests::{HANG, Home, eventually, leftovers, processes};
@@ -196,7 +197,7 @@ fn inspect_knows_what_a_sandbox_is_and_what_runs_it() {
 fn events_tell_a_life_in_its_order() {
     let home = Home::new();
     // Somebody who follows from the beginning.
-    let following = home.cellule(["events", "--format", "jsonl"]).start_raw();
+    let mut following = home.cellule(["events", "--format", "jsonl"]).start_raw();
     std::thread::sleep(Duration::from_millis(500));
     let sandbox = home.detached(["--rm", "--name", "brief", "base", "sh", "-c", "exit 5"]);
     _ = sandbox.call(["wait"]).output();
@@ -216,9 +217,14 @@ fn events_tell_a_life_in_its_order() {
     let words = ["events", "--since", "10m", "--until", "0s", "--filter", "event=die", "--format", "jsonl"];
     assert_eq!(home.cellule(words).output().exits(0).out().lines().count(), 1);
 
+    // Whoever follows sees the same.
+    let mut followed = BufReader::new(following.stdout.take().unwrap());
+    let mut lines = String::new();
+    while lines.len() < text.len() {
+        assert_ne!(followed.read_line(&mut lines).unwrap(), 0, "{lines}");
+    }
+    assert_eq!(lines, text);
     processes::signal(following.id(), Signal::TERM);
-    let followed = following.collect(HANG).wait();
-    let followed = String::from_utf8(followed.stdout).unwrap();
-    assert_eq!(followed, text, "who follows sees the same");
+    drop(following);
     leftovers::assert_none(&home);
 }

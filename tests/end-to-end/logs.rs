@@ -116,7 +116,7 @@ fn a_log_is_bounded_and_so_is_the_supervisor() {
         "base",
         "sh",
         "-c",
-        "yes 'a line of forty-two bytes, and then a next' | head -c 50000000; echo end",
+        "yes 'forty-one bytes and an end, many a time..' | head -n 1200000; echo end",
     ]);
     let (supervisor, _) = sandbox.pids();
     let peak = std::cell::Cell::new(0);

@@ -85,7 +85,7 @@ fn a_sandbox_that_nobody_uses_is_stopped_or_paused_and_use_wakes_it() {
     _ = pauses.exec(&[], &["sleep", "5"]).output().exits(0);
     eventually("it is stopped", Duration::from_secs(30), || stops.state() == "stopped");
     let known = stops.inspect();
-    assert!(known["cause"].as_str().unwrap().contains("idle"), "{known:#}");
+    assert!(known["cause"].as_str().unwrap().contains("nobody used it"), "{known:#}");
 
     eventually("it is paused", Duration::from_secs(30), || pauses.state() == "paused");
     let woken = pauses.exec(&[], &["echo", "awake"]).output().exits(0);

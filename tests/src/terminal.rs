@@ -73,11 +73,15 @@ impl Terminal {
         self.keys(&["Enter"]);
     }
 
-    /// Empties the screen, so that what is waited for next is new. The shell in front must have nothing typed ahead.
+    /// Empties the screen, so that what is waited for next is new. For the host's shell alone: busybox' takes the answer
+    /// to its question for the cursor's place, in the first line, together with what is typed next.
     #[track_caller]
     pub fn clear(&self) {
         self.line("clear");
-        self.until("an empty screen", |screen| screen.lines().filter(|line| !line.is_empty()).count() <= 1);
+        self.until("a prompt alone", |screen| {
+            let mut lines = screen.lines().filter(|line| !line.is_empty());
+            lines.next().is_some_and(|line| line.trim_end().ends_with(['$', '#'])) && lines.next().is_none()
+        });
     }
 
     /// What is to be seen.
@@ -105,14 +109,14 @@ impl Terminal {
         self.until(text, |screen| screen.lines().any(|line| line.trim_end() == text))
     }
 
-    /// Waits until the last line that is not empty is this: a prompt.
+    /// Waits until the last line that is not empty ends with this: a prompt.
     #[track_caller]
     pub fn prompts(&self, prompt: &str) -> String {
         self.until(prompt, |screen| {
             screen
                 .lines()
                 .rfind(|line| !line.is_empty())
-                .is_some_and(|line| line.trim_end() == prompt.trim_end())
+                .is_some_and(|line| line.trim_end().ends_with(prompt.trim_end()))
         })
     }
 

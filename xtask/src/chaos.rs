@@ -131,7 +131,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                     if number >= arguments.rounds {
                         return;
                     }
-                    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(number) + 1));
+                    let mut random =
+                        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(number) + 1));
                     random.next();
                     let round = Round::draw(number, &mut random, &program, &home);
                     match round.play() {
@@ -196,7 +197,8 @@ impl<'a> Round<'a> {
             Scene::Attached | Scene::Detached => SPAN,
             Scene::Exec | Scene::Stopping | Scene::Paused => SPAN / 10,
         };
-        let moment = Duration::from_micros(random.next() % u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
+        let moment =
+            Duration::from_micros(random.next() % u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
         Self { name: format!("round-{number}"), scene, victim, remove, moment, program, home }
     }
 
@@ -244,24 +246,41 @@ impl<'a> Round<'a> {
         self.kill(other.as_mut().unwrap_or(&mut client));
         let killed = Instant::now();
 
-        let row = self.row()?;
-        let took = killed.elapsed();
-        if took > TRUTH + SLACK {
-            return Err(format!("`ps` took {} ms", took.as_millis()));
+        // A process that was killed takes a moment to be gone, and its lock goes with the last of it.
+        let took = loop {
+            let row = self.row()?;
+            let took = killed.elapsed();
+            match self.check(row.as_ref(), &mut client) {
+                Ok(()) if took <= TRUTH + SLACK => break took,
+                Ok(()) => return Err(format!("`ps` took {} ms", took.as_millis())),
+                Err(why) if took > TRUTH + SLACK => return Err(why),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        self.remove()?;
+        // Whoever still waits for the sandbox must come to an end with it. One that had only begun makes it now.
+        for waiting in [Some(&mut client), other.as_mut()].into_iter().flatten() {
+            if !until(HANG, || wait_is_over(waiting) || self.remove().is_err()) {
+                _ = waiting.kill();
+                return Err("a client hangs".to_owned());
+            }
+            _ = waiting.wait();
         }
-        self.check(row.as_ref(), &mut client)?;
-        // Whoever still waits for the sandbox must come to an end by itself, or with the sandbox.
-        let removed = self.cellule(&["rm", "--force", &self.name]).output().map_err(|error| error.to_string())?;
-        let gone = String::from_utf8_lossy(&removed.stderr).contains("no sandbox");
-        if !removed.status.success() && !gone {
-            return Err(format!("rm --force: {}", String::from_utf8_lossy(&removed.stderr)));
-        }
-        wait(&mut client, HANG)?;
-        if let Some(other) = &mut other {
-            wait(other, HANG)?;
-        }
+        self.remove()?;
         self.nothing_left()?;
         Ok(took)
+    }
+
+    /// Removes the sandbox, if it is there.
+    fn remove(&self) -> Played<()> {
+        let removed =
+            self.cellule(&["rm", "--force", &self.name]).output().map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&removed.stderr);
+        if removed.status.success() || said.contains("no sandbox") {
+            Ok(())
+        } else {
+            Err(format!("rm --force: {said}"))
+        }
     }
 
     fn kill(&self, client: &mut Child) {
@@ -304,7 +323,8 @@ impl<'a> Round<'a> {
         if !output.status.success() {
             return Err(format!("ps: {}", String::from_utf8_lossy(&output.stderr)));
         }
-        let rows: Vec<Row> = serde_json::from_slice(&output.stdout).map_err(|error| format!("ps: {error}"))?;
+        let rows: Vec<Row> =
+            serde_json::from_slice(&output.stdout).map_err(|error| format!("ps: {error}"))?;
         Ok(rows.into_iter().find(|row| row.name.as_deref() == Some(&self.name)))
     }
 
@@ -347,7 +367,11 @@ impl<'a> Round<'a> {
             left.extend(self.row().ok().flatten().map(|row| format!("{row:?}")));
             left
         };
-        if until(Duration::from_secs(10), || left().is_empty()) { Ok(()) } else { Err(format!("left behind: {:?}", left())) }
+        if until(Duration::from_secs(10), || left().is_empty()) {
+            Ok(())
+        } else {
+            Err(format!("left behind: {:?}", left()))
+        }
     }
 }
 
@@ -406,7 +430,9 @@ fn leftovers(home: &Path) -> Vec<String> {
         left = names("sandboxes");
         left.extend(names("names"));
         let path = home.to_string_lossy().into_owned();
-        left.extend(processes_of(&BTreeSet::from([path])).into_iter().map(|(pid, line)| format!("{pid}: {line}")));
+        left.extend(
+            processes_of(&BTreeSet::from([path])).into_iter().map(|(pid, line)| format!("{pid}: {line}")),
+        );
         left.extend(control_groups(Path::new("/sys/fs/cgroup"), 6));
         left.is_empty()
     });

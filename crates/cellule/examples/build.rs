@@ -3,6 +3,7 @@
 //! ```console
 //! $ cargo run --example build
 //! ```
+#![expect(clippy::print_stdout, reason = "a program speaks to its terminal")]
 
 use cellule::{Exit, ReadRange, Sandbox, WriteOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

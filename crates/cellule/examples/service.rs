@@ -5,6 +5,7 @@
 //! $ cellule logs --follow clock           # the same from anywhere
 //! $ cellule rm --force clock
 //! ```
+#![expect(clippy::print_stdout, reason = "a program speaks to its terminal")]
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -35,7 +36,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let lines = std::env::args().nth(1).map_or(Ok(5), |count| count.parse())?;
-    let mut log = host.logs(&host.find(NAME)?, LogOptions { follow: true, tail: Some(1), ..LogOptions::default() })?;
+    let mut log =
+        host.logs(&host.find(NAME)?, LogOptions { follow: true, tail: Some(1), ..LogOptions::default() })?;
     for _ in 0..lines {
         let Some(record) = log.next().await? else { break };
         std::io::stdout().write_all(&record.bytes)?;

@@ -3,6 +3,7 @@
 //! ```console
 //! $ cargo run --example untrusted_python -- docker.io/library/python:3-slim program.py
 //! ```
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its terminal")]
 
 use std::time::Duration;
 

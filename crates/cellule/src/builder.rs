@@ -15,8 +15,8 @@ use cellule_boot::Bundle;
 use cellule_engine::{CpuCount, EngineChoice, MemorySize};
 use cellule_image::{Image, Options, Policy};
 use cellule_supervisor::{
-    Entry, FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxDir, SandboxId, SandboxName, SandboxSpec,
-    Tmpfs,
+    Entry, FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxDir, SandboxId, SandboxName,
+    SandboxSpec, Tmpfs,
 };
 
 use crate::process::{self, UserSettings};
@@ -90,7 +90,10 @@ struct Main {
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Variables may be secrets.
-        f.debug_struct("Builder").field("image", &self.image).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("image", &self.image)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -211,7 +214,8 @@ impl Builder {
     /// It is no name: 2 to 64 of `a-z A-Z 0-9 _ . -`, the first a letter or digit.
     pub fn name(mut self, name: &str) -> Result<Self, Error> {
         let why = "2 to 64 of a-z A-Z 0-9 _ . -, the first a letter or digit";
-        let name = name.parse().map_err(|_| Error::Option { option: "--name", value: name.to_owned(), why })?;
+        let name =
+            name.parse().map_err(|_| Error::Option { option: "--name", value: name.to_owned(), why })?;
         self.name = Some(name);
         Ok(self)
     }
@@ -369,8 +373,8 @@ impl Builder {
         if main.is_some() && process.argv.is_empty() {
             return Err(Error::NoCommand);
         }
-        let id = SandboxId::random()
-            .map_err(|source| Error::Io { doing: "draw an id".to_owned(), source })?;
+        let id =
+            SandboxId::random().map_err(|source| Error::Io { doing: "draw an id".to_owned(), source })?;
         let hostname = self.hostname.clone().unwrap_or_else(|| id.to_string());
         let env = self.variables.over_image(&config.env, &hostname);
         let now = now_ns();
@@ -414,7 +418,9 @@ impl Builder {
             main,
             stop_signal,
             auto_remove: self.remove,
-            expires_ns: self.ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX))),
+            expires_ns: self
+                .ttl
+                .map(|ttl| now.saturating_add(i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX))),
             idle: self.idle.map(|(after, action)| IdleRule { after_ms: millis(after), action }),
             labels: self.labels.clone(),
         })

@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use cellule_protocol::client::{
-    Exec, ExecId, ExecSpec, ExitStatus, Lost, Output as Pipe, Process, Rlimit, Session, StagedFile, Stdin as StdinPipe,
-    TerminalSize,
+    Exec, ExecId, ExecSpec, ExitStatus, Lost, Output as Pipe, Process, Rlimit, Session, StagedFile,
+    Stdin as StdinPipe, TerminalSize,
 };
 use tokio::io::AsyncReadExt as _;
 
@@ -139,7 +139,12 @@ impl Command {
     }
 
     /// Writes a file before the program starts, in one step. It is the program's user's.
-    pub fn stage(&mut self, path: impl Into<Vec<u8>>, content: impl Into<Vec<u8>>, mode: Option<u32>) -> &mut Self {
+    pub fn stage(
+        &mut self,
+        path: impl Into<Vec<u8>>,
+        content: impl Into<Vec<u8>>,
+        mode: Option<u32>,
+    ) -> &mut Self {
         self.spec.files.push(StagedFile { path: path.into(), content: content.into(), mode });
         self
     }
@@ -177,7 +182,8 @@ impl Command {
     /// # Errors
     /// It cannot be started, for the guest's reason; the sandbox is lost.
     pub async fn spawn(&self) -> Result<Child, Error> {
-        let exec = self.session.exec(self.spec()?).await.map_err(|error| Error::exec(&self.program(), error))?;
+        let exec =
+            self.session.exec(self.spec()?).await.map_err(|error| Error::exec(&self.program(), error))?;
         let Exec { stdin, stdout, stderr, process } = exec;
         Ok(Child { stdin, stdout: Some(stdout), stderr, process, session: self.session.clone() })
     }
@@ -268,11 +274,11 @@ impl Child {
     /// As of [`wait`](Self::wait).
     pub async fn collect(mut self, limit: usize) -> Result<Output, Error> {
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let (status, stdout, stderr) =
-            tokio::join!(self.wait(), keep(stdout, limit), keep(stderr, limit));
+        let (status, stdout, stderr) = tokio::join!(self.wait(), keep(stdout, limit), keep(stderr, limit));
         let status = status?;
         let read = |source| Error::Io { doing: "read the program's output".to_owned(), source };
-        let ((stdout, stdout_dropped), (stderr, stderr_dropped)) = (stdout.map_err(read)?, stderr.map_err(read)?);
+        let ((stdout, stdout_dropped), (stderr, stderr_dropped)) =
+            (stdout.map_err(read)?, stderr.map_err(read)?);
         Ok(Output { status, stdout, stderr, stdout_dropped, stderr_dropped })
     }
 

@@ -86,7 +86,9 @@ mod tests {
 
     fn merged(image: &[&str], given: &[&str]) -> Vec<String> {
         let mut variables = Variables::default();
-        given.iter().for_each(|variable| variables.set(*variable).unwrap());
+        for variable in given {
+            variables.set(*variable).unwrap();
+        }
         variables.over_image(&strings(image), "h")
     }
 

@@ -27,12 +27,12 @@ pub enum Error {
     NoProgram,
     /// The boot bundle could not be made.
     #[error("the boot bundle cannot be set up")]
-    Setup(#[source] cellule_boot::Error),
+    Setup(#[source] Box<cellule_boot::Error>),
     /// The image store cannot be opened.
     #[error("the image store cannot be opened")]
     Images {
         /// Why.
-        source: cellule_image::Error,
+        source: Box<cellule_image::Error>,
     },
     /// The image cannot be had.
     #[error("cannot get the image {name}")]
@@ -40,7 +40,7 @@ pub enum Error {
         /// Its name.
         name: String,
         /// Why.
-        source: cellule_image::Error,
+        source: Box<cellule_image::Error>,
     },
     /// No machine can run on this host.
     #[error("no microVM can run on this host")]

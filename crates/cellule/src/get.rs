@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cellule_boot::{AGENT, Bundle};
-use cellule_image::{Error as ImageError, Image, ImageConfig, Import, ImportFrom, Options, Policy, Source, Store};
+use cellule_image::{
+    Error as ImageError, Image, ImageConfig, Import, ImportFrom, Options, Policy, Source, Store,
+};
 
 use crate::{Error, Progress, ProgressSink};
 
@@ -18,7 +20,7 @@ pub(crate) async fn bundle(home: &Path, progress: &ProgressSink) -> Result<Bundl
         cellule_boot::ensure(&home, &AGENT, &|step| progress(&Progress::Boot(step)))
     });
     match made.await {
-        Ok(made) => made.map_err(Error::Setup),
+        Ok(made) => made.map_err(|error| Error::Setup(Box::new(error))),
         Err(error) => Err(Error::Io { doing: "set up the boot bundle".to_owned(), source: error.into() }),
     }
 }
@@ -31,7 +33,7 @@ pub(crate) async fn image(
     policy: Policy,
     options: &Options,
 ) -> Result<Image, Error> {
-    let failed = |source| Error::Image { name: name.to_owned(), source };
+    let failed = |source| Error::Image { name: name.to_owned(), source: Box::new(source) };
     if name == BASE {
         return match store.get(BASE, options).await {
             Err(ImageError::NoSuchImage { .. }) => base(store, bundle, options).await,
@@ -47,7 +49,7 @@ pub(crate) async fn image(
 /// # Errors
 /// It cannot be added.
 pub async fn base(store: &Store, bundle: &Bundle, options: &Options) -> Result<Image, Error> {
-    let failed = |source| Error::Image { name: BASE.to_owned(), source };
+    let failed = |source| Error::Image { name: BASE.to_owned(), source: Box::new(source) };
     let base = &bundle.manifest.contents.base;
     let config = ImageConfig { cmd: base.cmd.clone(), env: base.env.clone(), ..ImageConfig::default() };
     let name = BASE.parse().map_err(|error| failed(ImageError::Reference(error)))?;

@@ -100,7 +100,7 @@ impl Host {
     /// # Errors
     /// The store cannot be opened.
     pub fn images(&self) -> Result<Store, Error> {
-        Store::open(self.home.join("images")).map_err(|source| Error::Images { source })
+        Store::open(self.home.join("images")).map_err(|error| Error::Images { source: Box::new(error) })
     }
 
     /// Begins a sandbox of an image: a registry's reference, `oci:DIR[:TAG]`, `docker-archive:FILE`, a path of a root
@@ -185,7 +185,10 @@ mod tests {
 
     #[test]
     fn a_relative_or_missing_place_is_refused() {
-        assert!(matches!(choose(around([Some("state"), None, None], false)), Err(Error::RelativeHome { .. })));
+        assert!(matches!(
+            choose(around([Some("state"), None, None], false)),
+            Err(Error::RelativeHome { .. })
+        ));
         assert!(matches!(choose(around([None; 3], false)), Err(Error::NoHome)));
         assert!(Host::at("state").is_err());
     }

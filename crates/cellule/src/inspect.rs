@@ -279,7 +279,9 @@ impl Inspect {
 fn jail(proc: &Path, pid: u32) -> Option<InspectJail> {
     let of = proc.join(pid.to_string());
     let status = fs::read_to_string(of.join("status")).ok()?;
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    };
     let mut namespaces = Vec::new();
     for entry in fs::read_dir(of.join("ns")).ok()?.flatten() {
         let name = entry.file_name();
@@ -297,7 +299,8 @@ fn jail(proc: &Path, pid: u32) -> Option<InspectJail> {
         uid: field("Uid")?.split_whitespace().nth(1)?.parse().ok()?,
         capabilities: field("CapEff").unwrap_or_default().to_owned(),
         namespaces,
-        address_space_limit_bytes: address_space.and_then(|line| line.split_whitespace().next()?.parse().ok()),
+        address_space_limit_bytes: address_space
+            .and_then(|line| line.split_whitespace().next()?.parse().ok()),
     })
 }
 

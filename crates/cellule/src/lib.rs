@@ -44,12 +44,12 @@ pub use builder::{Builder, Prepared, Progress, Stdin};
 pub use cellule_engine::EngineChoice;
 pub use cellule_image::{Options as ImageOptions, Policy};
 pub use cellule_protocol::client::files::{
-    DirEntry, FileError, FileInfo, FileKind, FileReader, FileWriter, Files, ReadRange, TarInOptions, TarSummary,
-    TarWriter, Watch, WatchEvent, WriteOptions,
+    DirEntry, FileError, FileInfo, FileKind, FileReader, FileWriter, Files, ReadRange, TarInOptions,
+    TarSummary, TarWriter, Watch, WatchEvent, WriteOptions,
 };
 pub use cellule_protocol::client::{
-    AttachEvent, AttachSpec, Attachment, ExecId, ExecInfo, Exit, ExitStatus, Rlimit, StartFailure, StartFailureKind,
-    Stdio, TerminalSize, Usage,
+    AttachEvent, AttachSpec, Attachment, ExecId, ExecInfo, Exit, ExitStatus, Rlimit, StartFailure,
+    StartFailureKind, Stdio, TerminalSize, Usage,
 };
 pub use cellule_supervisor::{
     Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, State, Status, StopOptions,

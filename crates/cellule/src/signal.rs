@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 /// The classic signals of Linux on x86-64 in the order of their numbers.
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 /// The first real-time signal that programs may use, and the last.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
@@ -98,8 +98,19 @@ mod tests {
     #[test]
     fn names_numbers_and_their_short_forms_are_signals() {
         for (text, number) in [
-            ("TERM", 15), ("SIGTERM", 15), ("sigkill", 9), ("9", 9), ("HUP", 1), ("WINCH", 28), ("SYS", 31),
-            ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("64", 64), ("CLD", 17), ("POLL", 29),
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("sigkill", 9),
+            ("9", 9),
+            ("HUP", 1),
+            ("WINCH", 28),
+            ("SYS", 31),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("64", 64),
+            ("CLD", 17),
+            ("POLL", 29),
         ] {
             assert_eq!(text.parse::<Signal>().map(Signal::number), Ok(number), "{text}");
         }

@@ -71,7 +71,7 @@ pub(crate) async fn relay<E>(
     exit: impl Future<Output = Result<ExitStatus, E>>,
 ) -> Result<Outcome, Broken<E>> {
     let Streams { stdin, stdout, stderr } = streams;
-    let (detached, mut detaches) = oneshot::channel();
+    let (leave, mut left) = oneshot::channel();
     let mut keys = None;
     let mut raw = None;
     if let Some(terminal) = terminal {
@@ -86,12 +86,12 @@ pub(crate) async fn relay<E>(
     }
     let stdout = stdout.map(|stdout| tokio::spawn(relay::output(stdout, std::io::stdout())));
     let stderr = stderr.map(|stderr| tokio::spawn(relay::output(stderr, std::io::stderr())));
-    let stdin = stdin.map(|stdin| tokio::spawn(relay::input(stdin, keys, detached)));
+    let stdin = stdin.map(|stdin| tokio::spawn(relay::input(stdin, keys, leave)));
 
     let to = session.clone();
     let ended = tokio::select! {
         ended = exit => ended,
-        Ok(()) = &mut detaches => {
+        Ok(()) = &mut left => {
             drop(raw);
             return Ok(Outcome::Detached);
         }

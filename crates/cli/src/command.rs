@@ -135,7 +135,7 @@ pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
         Command::Completion(arguments) => completion::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
         Command::Reference => reference::run(),
-        Command::Supervise(arguments) => supervise::run(arguments),
+        Command::Supervise(arguments) => supervise::run(&arguments),
     }
 }
 

@@ -47,7 +47,7 @@ mod tests {
             let sender = sender.clone();
             async move {
                 sender.send(()).unwrap();
-                if name == "1" { Err(Failure::silent(1)) } else { Ok(name) }
+                if name == "1" { Err(Failure::silent(1)) } else { Ok(String::new()) }
             }
         };
         let ended = each(&names, act).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cellule::{Error, FileError, Host, Sandbox};
+use cellule::{Error, FileError, Host, Sandbox, State};
 use cellule_protocol::client::CallError;
 
 use crate::failure::Failure;
@@ -44,12 +44,25 @@ pub(crate) async fn wait_for_end(host: &Host, id: &str, within: Duration) -> boo
     tokio::time::timeout(within, ended).await.is_ok()
 }
 
-/// The failure of something that was asked of a running sandbox: if the sandbox is lost, its supervisor's last words.
+/// The failure of something that was asked of a running sandbox. If the sandbox is lost, or does not do this now, that is
+/// why.
 pub(crate) async fn explained(sandbox: &mut Sandbox, error: impl Into<Error>) -> Failure {
     match error.into() {
         Error::Lost { .. } | Error::File(FileError::Call(CallError::Lost(_))) => {
+            let entry = sandbox.host().find(sandbox.id());
+            if entry.is_ok_and(|entry| matches!(entry.record.state, State::Pausing | State::Paused)) {
+                let name = sandbox.name().unwrap_or(sandbox.id());
+                return Failure::new("the sandbox is paused")
+                    .hint(format!("let it go on: cellule unpause {name}"));
+            }
             sandbox_failure::failure(&sandbox.cause().await)
         }
+        Error::File(FileError::Failed { message, .. }) => Failure::new(refused(&message)),
         other => library_failure::of(&other),
     }
+}
+
+/// The guest says what it could not do, such as "read /x: Permission denied"; our own words are a sentence already.
+fn refused(message: &str) -> String {
+    if message.starts_with("the ") { message.to_owned() } else { format!("cannot {message}") }
 }

@@ -16,6 +16,7 @@ use crate::{completion, environment, library_failure, quantity};
 
 /// What a sandbox is made from and how its main program runs.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub(crate) struct SandboxOptions {
     /// The image; the command and its arguments follow it. An image is a registry's reference, oci:DIR[:TAG],
     /// docker-archive:FILE, a path of a root filesystem's tar or directory, or the built-in `base`
@@ -199,7 +200,7 @@ impl SandboxOptions {
             };
             builder = builder.idle_timeout(after, action);
         }
-        builder = self.group_add.iter().fold(builder, |builder, group| builder.group(group));
+        builder = self.group_add.iter().fold(builder, Builder::group);
         builder = self.ulimit.iter().fold(builder, |builder, limit| builder.rlimit(limit.clone()));
         for label in &self.label {
             let (name, value) = label.split_once('=').unwrap_or((label, ""));

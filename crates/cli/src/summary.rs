@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cellule::{Entry, State};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::failure::{OWN_FAILURE, TIMED_OUT};
 use crate::moment;
@@ -25,7 +25,6 @@ pub(crate) struct Summary {
     pub(crate) created_ns: i64,
     pub(crate) started_ns: Option<i64>,
     pub(crate) ended_ns: Option<i64>,
-    #[serde(serialize_with = "as_text")]
     pub(crate) state: State,
     /// What the table says of the state.
     pub(crate) status: String,
@@ -33,10 +32,6 @@ pub(crate) struct Summary {
     /// Why it failed, or ended by itself.
     pub(crate) cause: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
-}
-
-fn as_text<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(state)
 }
 
 impl Summary {

@@ -1,4 +1,4 @@
-//! Owns the host's side of a session: beginning it, the calls, the execs.
+//! Owns the host's side of a session: beginning it, the calls, the execs, the files.
 //!
 //! Everything that comes from the guest is hostile here: bounded in bytes, checked in values. The guest can make this
 //! side wait, up to the limits that the caller set, and it can end the session; it cannot make it hold more memory

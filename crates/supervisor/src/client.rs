@@ -23,7 +23,7 @@ use crate::log::SUPERVISOR_LOG;
 use crate::name::SandboxId;
 use crate::recovery;
 use crate::sandboxes::{Entry, Sandboxes};
-use crate::state::State;
+use crate::state::{Refusal, State};
 use crate::status::Status;
 use crate::status::wire::start_failure_from_wire;
 
@@ -281,8 +281,15 @@ impl Sandbox {
         exit(&status).ok_or_else(|| failed(status))
     }
 
-    /// Why nothing can be asked of the sandbox any more: its supervisor's last words.
+    /// Why nothing can be asked of the sandbox any more: that it is paused, or its supervisor's last words.
     pub async fn cause(&mut self) -> SandboxError {
+        match self.status().await {
+            Ok(status) if matches!(status.state, State::Pausing | State::Paused) => {
+                return SandboxError::Refused { message: Refusal::Paused.to_string() };
+            }
+            Ok(_) => {}
+            Err(error) => return error,
+        }
         let last = self.wait_for(|_| false);
         match tokio::time::timeout(SETTLE, last).await {
             Ok(Ok(status)) => failed(status),

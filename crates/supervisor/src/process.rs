@@ -9,6 +9,7 @@
 //!   clocks ── deadlines ──▶ └──────────────┘ ── changes ──▶ recorder: state.json, then watchers and answers
 //! ```
 
+mod begin;
 mod clocks;
 mod effects;
 mod end;
@@ -24,22 +25,20 @@ use cellule_protocol::client::{ExitStatus, Session};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use self::begin::Connections;
+pub use self::begin::supervise;
 use self::clocks::Clocks;
 use self::teller::Teller;
 use crate::activity::Activity;
-use crate::connection::{self, Ask, Reply, Role, View};
+use crate::connection::{Ask, Reply};
 use crate::directory::{DirectoryError, LOGS, SandboxDir};
 use crate::failure::Failure;
 use crate::hub::Hub;
-use crate::inherited::complain;
 use crate::journal::Action;
 use crate::life::{Gate, Input, Life, Request, Ticket};
-use crate::listener::Listener;
-use crate::log::{LogWriter, MAIN_LOG};
 use crate::machine::{self, Progress, Started};
 use crate::main_program::{NotStarted, Running};
 use crate::record::{Record, now_ns};
@@ -47,9 +46,6 @@ use crate::recorder::{Change, Recorder};
 use crate::spec::{IdleAction, SandboxSpec};
 use crate::state::State;
 use crate::status::{MainStatus, Status, process_records};
-
-/// What connections may have asked and not been heard with.
-const ASKS: usize = 64;
 
 /// A job that is done.
 enum Done {
@@ -84,117 +80,6 @@ enum Happened {
     Expired,
     LookIfIdle,
     Told,
-}
-
-/// Supervises the sandbox of `dir` until it has ended, and removes the directory if nobody keeps it.
-///
-/// `owner` is a connection to the process that the sandbox belongs to. Its end is the end of the sandbox, unless the
-/// owner released it before.
-///
-/// # Errors
-/// The directory cannot be removed. Whatever happens to the sandbox itself is told to its clients.
-pub async fn supervise(dir: SandboxDir, spec: SandboxSpec, owner: UnixStream) -> Result<(), DirectoryError> {
-    // A terminal or a shell that goes away takes nothing of ours down. It fails where we have no terminal already.
-    _ = rustix::process::setsid();
-    let record = dir.record().unwrap_or_else(|_| Record::created().starting());
-    let (status, status_view) = watch::channel(Arc::new(Status::starting()));
-    let (gate, gate_view) = watch::channel(Gate::Wait);
-    let (session, session_view) = watch::channel(None);
-    let (asks, inbox) = mpsc::channel(ASKS);
-    let activity = Activity::new();
-    let hub = spec.main.as_ref().map(|main| {
-        Hub::new(LogWriter::new(&dir.path().join(LOGS).join(MAIN_LOG)), main.stdin, activity.clone())
-    });
-    let view = View {
-        status: status_view,
-        gate: gate_view,
-        session: session_view,
-        hub: hub.clone(),
-        activity: activity.clone(),
-        asks,
-    };
-    let connections = Connections::default();
-    connections.serve(owner, view.clone(), Role::Owner, ());
-    let accepting = Listener::bind(dir.path()).map(|listener| {
-        let connections = connections.clone();
-        tokio::spawn(async move {
-            loop {
-                let accepted = listener.accept().await;
-                connections.serve(accepted.stream, view.clone(), Role::Guest, accepted.place);
-            }
-        })
-    });
-    let (progress, phases) = mpsc::unbounded_channel();
-    let spec = Arc::new(spec);
-    let start: BoxFuture<'static, _> =
-        Box::pin(machine::start(Arc::clone(&spec), dir.path().to_path_buf(), progress));
-    let supervisor = Supervisor {
-        life: Life::new(spec.main.is_some(), spec.stop_signal),
-        clocks: Clocks::new(&spec),
-        recorder: Recorder::new(dir.path().to_path_buf(), status),
-        status: Status::starting(),
-        record: Record { supervisor_pid: Some(std::process::id()), ..record },
-        cause: None,
-        remove: spec.auto_remove,
-        asked_to_stop: false,
-        tickets: HashMap::new(),
-        next_ticket: 0,
-        refusal: Vec::new(),
-        pending: VecDeque::new(),
-        start: Some(start),
-        jobs: FuturesUnordered::new(),
-        logging: None,
-        machine: None,
-        teller: Teller::new(&dir, &spec),
-        path: dir.path().to_path_buf(),
-        spec,
-        dir,
-        gate,
-        session,
-        inbox,
-        phases,
-        hub,
-        activity,
-        connections,
-    };
-    match accepting {
-        Ok(accepting) => supervisor.live(accepting).await,
-        Err(error) => {
-            complain(&format!("cannot listen: {error}"));
-            let failure =
-                Failure::new(crate::FailureKind::Supervisor, "the supervisor cannot listen", Some(&error));
-            supervisor.fail_at_once(failure).await
-        }
-    }
-}
-
-/// The connections that are open.
-#[derive(Debug, Clone)]
-struct Connections(watch::Sender<usize>);
-
-impl Default for Connections {
-    fn default() -> Self {
-        Self(watch::Sender::new(0))
-    }
-}
-
-impl Connections {
-    /// Serves one in a task of its own; `place` is given back at its end.
-    fn serve(&self, stream: UnixStream, view: View, role: Role, place: impl Send + 'static) {
-        let open = self.0.clone();
-        open.send_modify(|count| *count += 1);
-        tokio::spawn(async move {
-            connection::serve(stream, view, role).await;
-            drop(place);
-            open.send_modify(|count| *count -= 1);
-        });
-    }
-
-    /// Waits until all are closed.
-    async fn closed(&self) {
-        // The sender is ours, so the wait cannot fail.
-        _ = self.0.subscribe().wait_for(|count| *count == 0).await;
-    }
 }
 
 struct Supervisor {
@@ -307,7 +192,8 @@ impl Supervisor {
                 self.tickets.insert(ticket, reply);
                 if let Request::Stop { .. } = request {
                     self.remove |= remove;
-                    self.asked_to_stop = true;
+                    // One that is ending already ends for another reason.
+                    self.asked_to_stop |= self.life.state() != State::Stopping;
                 }
                 if request == Request::Release {
                     self.record.kept = true;
@@ -531,3 +417,6 @@ async fn sleep_for(time: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ pub struct Record {
     pub cause: Option<String>,
     /// Its main program, once it was started.
     pub main: Option<MainRecord>,
-    /// The process that owns it, or owned it last.
+    /// The process that owns it, while there is one.
     pub supervisor_pid: Option<u32>,
     /// The processes of the engine.
     pub engine_pids: Vec<ProcessRecord>,

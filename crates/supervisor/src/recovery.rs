@@ -10,7 +10,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -22,6 +23,9 @@ use crate::record::{ProcessRecord, Record, boot_id, now_ns};
 use crate::sandboxes::Sandboxes;
 use crate::spec::SandboxSpec;
 use crate::state::State;
+
+/// How long the lock of a supervisor that was killed is waited for.
+const DYING: Duration = Duration::from_millis(500);
 
 /// Looks at a sandbox. `None` if nobody keeps it, in which case it is removed now.
 pub(crate) fn look(
@@ -35,11 +39,19 @@ pub(crate) fn look(
     {
         return Ok(Some((spec, record)));
     }
-    let lock = try_lock(&path).map_err(|source| DirectoryError::Read { path: path.clone(), source })?;
-    match lock {
+    let begun = Instant::now();
+    loop {
+        let lock = try_lock(&path).map_err(|source| DirectoryError::Read { path: path.clone(), source })?;
+        if let Some(lock) = lock {
+            return recover(sandboxes, spec, lock);
+        }
         // An owner renames whole states into place, so what is damaged here was so before it came.
-        None => Ok(Some((spec, directory::read_record(&path)?))),
-        Some(lock) => recover(sandboxes, spec, lock),
+        let record = directory::read_record(&path)?;
+        let dying = record.state.is_live() && record.supervisor_pid.is_some_and(is_dying);
+        if !dying || begun.elapsed() > DYING {
+            return Ok(Some((spec, record)));
+        }
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -94,6 +106,7 @@ fn killed(record: &Record) -> Record {
         changed_ns: now,
         ended_ns: Some(now),
         cause: Some(cause.to_owned()),
+        supervisor_pid: None,
         ..record.clone()
     }
 }
@@ -113,6 +126,26 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, behind) = stat.rsplit_once(')')?;
     behind.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether a process was killed and is not gone yet: on a busy host its lock stays held for some milliseconds.
+fn is_dying(pid: u32) -> bool {
+    /// `PF_EXITING`, in field 9 of `stat`.
+    const EXITING: u64 = 0x4;
+    const KILLED: u64 = 1 << 8;
+    let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let (Ok(stat), Ok(status)) = (of("stat"), of("status")) else { return true };
+    let Some((_, behind)) = stat.rsplit_once(')') else { return false };
+    let mut fields = behind.split_ascii_whitespace();
+    let state = fields.next();
+    let flags: u64 = fields.nth(5).and_then(|flags| flags.parse().ok()).unwrap_or(0);
+    let pending = status.lines().filter_map(|line| {
+        let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(set.trim(), 16).ok()
+    });
+    matches!(state, Some("Z" | "X"))
+        || flags & EXITING != 0
+        || pending.fold(0, |all, set| all | set) & KILLED != 0
 }
 
 /// Whether a directory of this name is one that is being made or removed.

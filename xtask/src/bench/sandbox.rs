@@ -171,7 +171,8 @@ impl Bench {
             return Err(format!("{read} bytes came back of {total}").into());
         }
         sandbox.end().await?;
-        let rate = |took: Duration| f64::from(u32::try_from(megabytes).unwrap_or(u32::MAX)) / took.as_secs_f64();
+        let rate =
+            |took: Duration| f64::from(u32::try_from(megabytes).unwrap_or(u32::MAX)) / took.as_secs_f64();
         Ok((rate(into), rate(out)))
     }
 

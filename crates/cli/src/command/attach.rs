@@ -63,7 +63,7 @@ async fn join(
     };
     let stdin = stdin && main.stdin != cellule::Stdin::None;
     terminal::check_input(stdin, main.tty)?;
-    let stdio = sandbox.main_stdio(stdin).await.map_err(failed)?;
+    let theirs = sandbox.main_stdio(stdin).await.map_err(failed)?;
     if start {
         let report = Report::new(false);
         tokio::select! {
@@ -73,7 +73,7 @@ async fn join(
         sandbox.detach().await.map_err(failed)?;
     }
     let terminal = (main.tty && stdin).then_some(Terminal { keys });
-    let streams = Streams { stdin: stdio.stdin, stdout: Some(stdio.stdout), stderr: stdio.stderr };
+    let streams = Streams { stdin: theirs.stdin, stdout: Some(theirs.stdout), stderr: theirs.stderr };
     let session = sandbox.session().clone();
     let exit = sandbox.wait();
     match attached::relay(streams, terminal, session, ExecId::MAIN, signals, exit).await {

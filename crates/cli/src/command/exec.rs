@@ -90,7 +90,7 @@ async fn exec(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let child = match spawned {
         Ok(child) => child,
-        Err(error) => return Err(explained(&mut sandbox, error).await),
+        Err(error) => return Err(host::explained(&mut sandbox, error).await),
     };
     let terminal = arguments.tty.then(|| Terminal { keys: arguments.detach_keys.clone() });
     attach(&mut sandbox, child, terminal, arguments.timeout, &mut signals).await
@@ -119,16 +119,8 @@ pub(super) async fn attach(
             Ok(ExitCode::SUCCESS)
         }
         Err(Broken::Signal(signal)) => Err(died_of(signal)),
-        Err(Broken::Lost(error)) => Err(explained(sandbox, error).await),
+        Err(Broken::Lost(error)) => Err(host::explained(sandbox, error).await),
         Err(Broken::Ours(failure)) => Err(failure),
-    }
-}
-
-/// The failure for an error, with what the supervisor says of the sandbox's end if that was it.
-pub(super) async fn explained(sandbox: &mut Sandbox, error: cellule::Error) -> Failure {
-    match error {
-        cellule::Error::Lost { .. } => crate::sandbox_failure::failure(&sandbox.cause().await),
-        other => library_failure::of(&other),
     }
 }
 

@@ -74,7 +74,7 @@ async fn run_in(arguments: Arguments) -> Result<ExitCode, Failure> {
         return run_detached(launched, &mut signals, &report).await;
     }
     let terminal = options.tty.then_some(Terminal { keys: detach_keys });
-    run_attached(launched, options, terminal, &mut signals, &report).await
+    Box::pin(run_attached(launched, options, terminal, &mut signals, &report)).await
 }
 
 async fn run_detached(

@@ -71,7 +71,7 @@ async fn shell(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 return exec::attach(&mut sandbox, child, terminal, None, &mut signals).await;
             }
             Err(Error::Start { source, .. }) if source.kind == StartFailureKind::NotFound => {}
-            Err(error) => return Err(exec::explained(&mut sandbox, error).await),
+            Err(error) => return Err(host::explained(&mut sandbox, error).await),
         }
     }
     Err(Failure::new("the image has no shell")

@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     dir: PathBuf,
 }
 
-pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let runtime = super::runtime()?;
     runtime.block_on(async {
         let failed = |error| Failure::because("this command is started by cellule itself", &error);

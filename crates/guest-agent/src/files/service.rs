@@ -75,7 +75,9 @@ impl Service {
         open: impl FnOnce() -> Result<(S, FileInfo), Failure> + Send + 'static,
     ) -> Answer<Answers<ReadEvent>> {
         let workers = Arc::clone(self.workers()?);
-        let (stream, (source, info)) = tokio::try_join!(self.session.transfers.take(id), workers.step(open))?;
+        // First, so that it ends with whatever fails.
+        let stream = self.session.transfers.take(id).await?;
+        let (source, info) = workers.step(open).await?;
         let (events, receiver) = mpsc::channel(EVENTS);
         tokio::spawn(async move {
             let event = |event| Ok(ReadEvent { event: Some(event) });
@@ -114,12 +116,11 @@ impl v1::files_server::Files for Service {
         let mut request = request.into_inner();
         let workers = self.workers()?;
         let id = request.transfer_id;
+        let mut stream = self.session.transfers.take(id).await?;
         let path = GuestPath::new("write", std::mem::take(&mut request.path))?;
-        let begin = workers.step(move || Writing::begin(path, &request));
-        let (mut stream, writing) = tokio::try_join!(self.session.transfers.take(id), begin)?;
+        let writing = workers.step(move || Writing::begin(path, &request)).await?;
         let writing = receive(workers, writing, &mut stream).await?;
-        // The end of a file may be the writing of all of it to a disk.
-        let bytes = workers.job(move |_| writing.finish()).await?;
+        let bytes = workers.step(move || writing.finish()).await?;
         Ok(Response::new(v1::WriteResponse { bytes }))
     }
 
@@ -202,9 +203,9 @@ impl v1::files_server::Files for Service {
         let v1::TarInRequest { transfer_id, path, owner, keep_kinds } = request.into_inner();
         let workers = self.workers()?;
         let owner = owner.map(|owner| (owner.uid, owner.gid));
+        let mut stream = self.session.transfers.take(transfer_id).await?;
         let begin = move || Unpacking::open(&GuestPath::new("unpack into", path)?, owner, keep_kinds);
-        let (mut stream, unpacking) =
-            tokio::try_join!(self.session.transfers.take(transfer_id), workers.step(begin))?;
+        let unpacking = workers.step(begin).await?;
         let unpacking = receive(workers, unpacking, &mut stream).await?;
         let (entries, bytes) = workers.step(move || unpacking.finish()).await?;
         Ok(Response::new(v1::TarInResponse { entries, bytes }))

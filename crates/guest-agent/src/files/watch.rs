@@ -127,8 +127,7 @@ impl Events {
             let result = watcher.read();
             Ok((watcher, result))
         };
-        // A job: a large directory may have moved in.
-        let (mut watcher, result) = self.workers.job(move |_| step()).await?;
+        let (mut watcher, result) = self.workers.step(step).await?;
         self.queue.extend(watcher.out.drain(..));
         if watcher.gone {
             self.queue.push_back(event(Kind::Gone, watcher.path.as_bytes().to_vec(), false));

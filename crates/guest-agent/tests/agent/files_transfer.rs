@@ -282,6 +282,21 @@ async fn a_full_disk_is_named_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_refusal_reaches_a_writer_that_waits() {
+    let place = Place::new();
+    let files = place.files().await;
+    for path in [place.path("none/file"), b"relative".to_vec()] {
+        let mut writer = files.write(&path, WriteOptions::default()).await.unwrap();
+        let bytes = pattern(32 << 20);
+        let error = within(writer.write_all(&bytes)).await.unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput), "{error}");
+        // And the same again, whatever is asked.
+        assert_eq!(within(writer.write_all(&bytes)).await.unwrap_err().kind(), error.kind());
+        assert_eq!(io::Error::from(within(writer.finish()).await.unwrap_err()).kind(), error.kind());
+    }
+}
+
+#[tokio::test]
 async fn a_large_file_goes_both_ways_in_flat_memory() {
     const SIZE: u64 = 256 << 20;
     let place = Place::new();

@@ -158,7 +158,7 @@ fn directories_half_made_and_half_removed_are_cleared_once_nobody_is_at_them() {
 #[test]
 fn looking_while_it_is_removed_is_no_error_for_either() {
     let (_home, sandboxes) = home();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let making = scope.spawn(|| {
             for _ in 0..200 {
                 sandboxes.create(&spec(), Some(&"web".parse().unwrap())).unwrap().remove().unwrap();
@@ -181,7 +181,7 @@ fn many_who_recover_at_once_agree() {
     let (_home, sandboxes) = home();
     let spec = spec();
     left(&sandboxes, &spec, |_| ());
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 // One that lost the race for the lock may still read the former state, and never a damaged one.
@@ -191,4 +191,44 @@ fn many_who_recover_at_once_agree() {
         }
     });
     assert_eq!(state(&sandboxes, &spec).unwrap().state, State::Stopped);
+}
+
+#[test]
+fn one_whose_supervisor_was_killed_this_instant_is_not_said_to_run() {
+    let (_home, sandboxes) = home();
+    for _ in 0..50 {
+        let spec = spec();
+        let mut dir = sandboxes.create(&spec, None).unwrap();
+        let lock = dir.share_lock().unwrap();
+        // All that matters of a supervisor: it has the lock, and takes a moment to die.
+        let mut supervisor =
+            Command::new("sleep").arg("1000").stdin(Stdio::null()).stdout(lock).spawn().unwrap();
+        let supervisor_pid = Some(supervisor.id());
+        let record =
+            Record { state: State::Running, kept: true, supervisor_pid, ..dir.record().unwrap().starting() };
+        dir.write_record(&record).unwrap();
+        dir.hand_over();
+        assert_eq!(state(&sandboxes, &spec), Some(record));
+        supervisor.kill().unwrap();
+        assert_eq!(state(&sandboxes, &spec).unwrap().state, State::Stopped);
+        supervisor.wait().unwrap();
+    }
+}
+
+#[test]
+fn only_a_process_on_its_way_out_is_dying() {
+    assert!(!is_dying(std::process::id()));
+    let mut child = Command::new("true").spawn().unwrap();
+    let begun = Instant::now();
+    while !is_dying(child.id()) && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(is_dying(child.id()), "a zombie");
+    child.wait().unwrap();
+    let mut stopped = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = Pid::from_child(&stopped);
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    assert!(!is_dying(stopped.id()), "one that stands still lives");
+    stopped.kill().unwrap();
+    stopped.wait().unwrap();
 }

@@ -99,12 +99,14 @@ impl<R: Send + 'static> Upload<R> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.failed.is_none() && !self.call.0.is_finished() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, buf)) {
-                Ok(count) => {
+            match Pin::new(&mut self.stream).poll_write(cx, buf) {
+                Poll::Ready(Ok(count)) => {
                     self.sent += count as u64;
                     return Poll::Ready(Ok(count));
                 }
-                Err(_) => self.stream_failed(),
+                Poll::Ready(Err(_)) => self.stream_failed(),
+                // The guest may not take it any more, and say so beside the stream.
+                Poll::Pending => {}
             }
         }
         self.poll_reason(cx).map(|error| Err(error.into()))
@@ -125,7 +127,7 @@ impl<R: Send + 'static> Upload<R> {
         self.reason_within.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
     }
 
-    /// Waits for what the guest says of a transfer that it broke off.
+    /// Waits for what the guest says of a transfer that it breaks off.
     fn poll_reason(&mut self, cx: &mut Context<'_>) -> Poll<FileError> {
         if let Some(failed) = &self.failed {
             return Poll::Ready(failed.clone());
@@ -135,9 +137,8 @@ impl<R: Send + 'static> Upload<R> {
             Poll::Ready(Ok(Ok(_))) => FileError::protocol("a transfer that it took before its end"),
             Poll::Ready(Err(_)) => FileError::lost(Lost::Closed),
             Poll::Pending => {
-                if let Some(within) = &mut self.reason_within {
-                    ready!(within.as_mut().poll(cx));
-                }
+                let Some(within) = &mut self.reason_within else { return Poll::Pending };
+                ready!(within.as_mut().poll(cx));
                 silent(&self.session)
             }
         };
