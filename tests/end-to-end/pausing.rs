@@ -32,7 +32,7 @@ fn a_paused_sandbox_stands_still_says_so_and_goes_on_with_the_right_time() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let guest: f64 = sandbox.sh("date +%s").trim().parse().unwrap();
     assert!((guest - now).abs() < 3.0, "the guest's clock says {guest}, the host's {now}");
-    _ = home.cellule(["unpause", "clock"]).output().exits(125).says(&["running"]);
+    _ = home.cellule(["unpause", "clock"]).output().exits(125).says(&["not paused"]);
 
     // What is paused is stopped and killed like anything else.
     _ = home.cellule(["pause", "clock"]).output().exits(0);

@@ -140,9 +140,9 @@ async fn start(
     if let Some(streams) = streams {
         attach::owner(&exec, streams, events);
     }
-    tokio::spawn(pump::output(ours.stdout, Arc::clone(&exec.stdout), end.clone()));
+    tokio::spawn(pump::output(ours.stdout, Arc::clone(&exec.stdout), end.clone(), exec.stderr.is_none()));
     if let (Some(pipe), Some(ring)) = (ours.stderr, &exec.stderr) {
-        tokio::spawn(pump::output(pipe, Arc::clone(ring), end));
+        tokio::spawn(pump::output(pipe, Arc::clone(ring), end, true));
     }
     place.enter(&exec);
     Ok(Live { exec, first: child.ended, plan, stdio: theirs, last_words })

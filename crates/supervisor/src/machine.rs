@@ -113,7 +113,12 @@ fn config(spec: &SandboxSpec, dir: &Path) -> Result<MachineConfig, Failure> {
         })
     };
     let invalid = |error: ConfigError| Failure::launch(&LaunchError::Config(error));
-    let rootfs = open(&spec.rootfs)?;
+    let rootfs = open(&spec.rootfs).map_err(|mut failure| {
+        failure.causes.insert(0, failure.message);
+        failure.message =
+            format!("the image {} is not here any more: get it again, and make the sandbox anew", spec.image);
+        failure
+    })?;
     // Whoever cleans images up leaves those alone that are locked: this one is in use for as long as we live.
     flock(&rootfs, FlockOperation::NonBlockingLockShared).map_err(|error| {
         let error = std::io::Error::from(error);

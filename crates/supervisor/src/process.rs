@@ -247,13 +247,11 @@ impl Supervisor {
                 self.activity.touch();
                 self.take(Input::Resumed);
             }
-            Done::Paused(Err(failure))
-            | Done::Resumed(Err(failure))
-            | Done::MainEnded(Err(failure))
-            | Done::AgentLost(failure) => {
+            Done::Paused(Err(failure)) | Done::Resumed(Err(failure)) | Done::AgentLost(failure) => {
                 self.blame(failure);
                 self.take(Input::AgentLost);
             }
+            Done::MainEnded(Err(failure)) => self.main_lost(failure),
             Done::Signalled { signal, ticket, sent } => {
                 if sent {
                     self.tell(Action::Kill, Some(("signal", signal.to_string())));
@@ -297,10 +295,20 @@ impl Supervisor {
                 self.refusal = crate::status::wire::start_failure_to_wire(&failure);
                 self.take(Input::MainRefused);
             }
-            Err(NotStarted::Lost(failure)) => {
-                self.blame(failure);
-                self.take(Input::AgentLost);
-            }
+            Err(NotStarted::Lost(failure)) => self.main_lost(failure),
+        }
+    }
+
+    /// What is heard of the main program breaks off, which is often the first sign of a machine that ends: its own reason
+    /// is the better one, and follows at once.
+    fn main_lost(&mut self, failure: Failure) {
+        if let Some(machine) = self.machine.clone() {
+            self.jobs.push(Box::pin(async move {
+                Done::AgentLost(machine::better_reason(&*machine, failure).await)
+            }));
+        } else {
+            self.blame(failure);
+            self.take(Input::AgentLost);
         }
     }
 

@@ -76,7 +76,7 @@ pub(super) fn spec(
         .option("-accel", &format!("tcg,thread=multi,tb-size={TRANSLATIONS}"))
         // x86-64-v2. AVX and xsave would make each of the guest's context switches dearer to emulate, and a model
         // with a name stays the same whatever the host and QEMU's version. RDRAND seeds the guest's random numbers.
-        .option("-cpu", "Nehalem-v1,+rdrand")
+        .option("-cpu", "Nehalem-v1,+rdrand,+arat")
         .option("-smp", &format!("cpus={}", machine.cpus.get()))
         .option("-m", &format!("size={}M", machine.memory.mib()))
         .option("-kernel", &format!("/proc/self/fd/{kernel}"))

@@ -26,15 +26,17 @@ const BUFFER: usize = WRITE_SIZE;
 pub(super) type End = watch::Receiver<Option<Arc<[u8]>>>;
 
 /// Moves what the program writes into its ring, until the last writer closed the pipe; or, once the program has ended,
-/// until what lay in the pipe then is moved.
-pub(super) async fn output(source: Arc<Channel>, ring: Arc<Ring>, mut end: End) {
+/// until what lay in the pipe then is moved. Where messages go, the last words follow.
+pub(super) async fn output(source: Arc<Channel>, ring: Arc<Ring>, mut end: End, takes_messages: bool) {
     loop {
         let filled = tokio::select! {
             // Survivors that never stop writing do not keep it from its end.
             biased;
             last_words = last_words(&mut end) => {
                 rest(&source, &ring).await;
-                ring.append(&last_words).await;
+                if takes_messages {
+                    ring.append(&last_words).await;
+                }
                 break;
             }
             filled = poll_fn(|cx| ring.poll_fill(cx, &source)) => filled,
