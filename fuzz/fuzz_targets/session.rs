@@ -15,7 +15,8 @@ use tokio::time::timeout;
 
 /// Longer than all limits of all calls together.
 const FOR_EVER: Duration = Duration::from_secs(3600);
-const LIMITS: Limits = Limits { connect: Duration::from_secs(30), answer: Duration::from_secs(5) };
+const LIMITS: Limits =
+    Limits { connect: Duration::from_secs(30), answer: Duration::from_secs(5), repeat_preface: true };
 
 #[derive(Debug, Arbitrary)]
 struct Guest {
