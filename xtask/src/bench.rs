@@ -9,15 +9,37 @@ mod statistics;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::ValueEnum as _;
 use serde::Serialize;
 
 use self::statistics::Figure;
 pub(crate) use self::statistics::Percentiles;
 use crate::Result;
 
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Section {
+    /// From a start to an agent that answers, and to a command's first output
+    Boot,
+    /// Programs started in a sandbox that runs
+    Exec,
+    /// Files into a sandbox and out of it
+    Files,
+    /// What a sandbox takes that does nothing
+    Idle,
+    /// Standard input through a program and back
+    Streams,
+    /// A root filesystem's tar becoming an image
+    Import,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    /// What to measure; everything, unless named
+    #[arg(value_enum)]
+    sections: Vec<Section>,
     /// How many times a boot is measured
     #[arg(long, default_value_t = 10)]
     boots: u32,
@@ -45,17 +67,20 @@ pub(crate) struct Arguments {
 }
 
 /// All that one run measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Results {
     figures: Vec<Figure>,
-    /// Resident memory of each host process of an idle sandbox, in KiB.
-    resident_kib: Vec<(String, u64)>,
-    /// The supervisor's threads.
-    supervisor_threads: Vec<String>,
-    /// Of one core, what an idle sandbox takes.
-    idle_cpu_percent: f64,
+    idle: Option<sandbox::Idle>,
     /// How long it took until all execs that ran at once, each sleeping a second, had ended rightly.
-    at_once_seconds: f64,
+    at_once_seconds: Option<f64>,
+}
+
+struct Run<'a> {
+    arguments: &'a Arguments,
+    runtime: tokio::runtime::Runtime,
+    bench: sandbox::Bench,
+    floor: floor::Floor,
+    results: Results,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -64,104 +89,137 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bench = runtime.block_on(sandbox::Bench::prepare(home.path(), &program))?;
     let floor = floor::Floor::prepare(home.path(), &runtime.block_on(bench.engine_command_line())?)?;
-
-    let mut figures = Vec::new();
-    // Turn by turn, so that a machine that becomes slower becomes so for both.
-    let (mut boot, mut first_output, mut bare_boot) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=arguments.boots {
-        eprintln!("boot {round} of {}", arguments.boots);
-        bare_boot.push(floor.boot()?);
-        boot.push(runtime.block_on(bench.boot())?);
-        first_output.push(bench.first_output()?);
+    let mut run = Run { arguments, runtime, bench, floor, results: Results::default() };
+    for section in Section::value_variants() {
+        if arguments.sections.is_empty() || arguments.sections.contains(section) {
+            eprintln!("{section:?}");
+            run.measure(*section)?;
+        }
     }
-    figures.push(Figure::time(
-        "cold boot to agent ready",
-        &boot,
-        Some(("bare QEMU to its init", &bare_boot)),
-    ));
-    figures.push(Figure::time(
-        "`cellule run` to first output",
-        &first_output,
-        Some(("bare QEMU to its init", &bare_boot)),
-    ));
-
-    eprintln!("execs");
-    let (execs, inside) = runtime.block_on(bench.execs(arguments.execs))?;
-    let forks = floor.forks(arguments.execs)?;
-    figures.push(Figure::time(
-        "exec round trip of `true`",
-        &execs,
-        Some(("fork, exec and end of the same, measured by a shell in the guest", &inside)),
-    ));
-    figures.push(Figure::time(
-        "exec round trip of `true`",
-        &execs,
-        Some(("posix_spawn of a static program in a bare guest", &forks)),
-    ));
-    let at_once = runtime.block_on(bench.at_once(arguments.at_once))?;
-
-    eprintln!("files");
-    let (mut into, mut out, mut sink, mut source) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..3 {
-        sink.push(floor.sink(arguments.file_megabytes)?);
-        source.push(floor.source(arguments.file_megabytes)?);
-        let (to, from) = runtime.block_on(bench.file(arguments.file_megabytes))?;
-        into.push(to);
-        out.push(from);
-    }
-    figures.push(Figure::rate("a file into a sandbox", &into, Some(("bytes into a bare guest", &sink))));
-    figures.push(Figure::rate("a file out of a sandbox", &out, Some(("bytes out of a bare guest", &source))));
-
-    eprintln!("idling");
-    let idle = runtime.block_on(bench.idle(std::time::Duration::from_secs(arguments.idle)))?;
-
-    eprintln!("streams");
-    let (mut through, mut echo) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        echo.push(floor.echo(arguments.megabytes)?);
-        through.push(bench.throughput(arguments.megabytes)?);
-    }
-    figures.push(Figure::rate(
-        "stdin through `cat` and back",
-        &through,
-        Some(("echo over a bare virtio-serial port", &echo)),
-    ));
-
-    if arguments.tar.exists() {
-        eprintln!("import");
-        figures.push(Figure::rate("image import, plain tar", &bench.import(&arguments.tar)?, None));
-    } else {
-        eprintln!(
-            "no import is measured: {} is not there (scripts/make-fixtures target/fixtures)",
-            arguments.tar.display()
-        );
-    }
-
-    let results = Results {
-        figures,
-        resident_kib: idle.resident,
-        supervisor_threads: idle.threads,
-        idle_cpu_percent: idle.cpu_percent,
-        at_once_seconds: at_once.as_secs_f64(),
-    };
-    let json = serde_json::to_string_pretty(&results)?;
-    for figure in &results.figures {
-        println!("{figure}");
-    }
-    for (process, kib) in &results.resident_kib {
-        println!(
-            "resident memory, idle sandbox: {process:<12} {:>8.1} MiB",
-            f64::from(u32::try_from(*kib)?) / 1024.0
-        );
-    }
-    println!("threads of the supervisor: {}", results.supervisor_threads.join(", "));
-    println!("processor time of an idle sandbox: {:.2} % of one core", results.idle_cpu_percent);
-    println!("{} execs at once, each a second long: {:.1} s", arguments.at_once, results.at_once_seconds);
-    println!("{json}");
+    run.results.show()?;
     if let Some(path) = &arguments.json {
+        let json = serde_json::to_string_pretty(&run.results)?;
         std::fs::File::create(path)?.write_all(json.as_bytes())?;
     }
     Ok(())
+}
+
+impl Run<'_> {
+    fn measure(&mut self, section: Section) -> Result<()> {
+        match section {
+            Section::Boot => self.boot(),
+            Section::Exec => self.exec(),
+            Section::Files => self.files(),
+            Section::Idle => self.idle(),
+            Section::Streams => self.streams(),
+            Section::Import => self.import(),
+        }
+    }
+
+    // Turn by turn, so that a machine that becomes slower becomes so for both.
+    fn boot(&mut self) -> Result<()> {
+        let (mut boot, mut first_output, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..self.arguments.boots {
+            bare.push(self.floor.boot()?);
+            boot.push(self.runtime.block_on(self.bench.boot())?);
+            first_output.push(self.bench.first_output()?);
+        }
+        for (what, times) in
+            [("cold boot to agent ready", &boot), ("`cellule run` to first output", &first_output)]
+        {
+            self.time(what, times, ("bare QEMU to its init", &bare));
+        }
+        Ok(())
+    }
+
+    fn exec(&mut self) -> Result<()> {
+        let (execs, inside) = self.runtime.block_on(self.bench.execs(self.arguments.execs))?;
+        let forks = self.floor.forks(self.arguments.execs)?;
+        let what = "exec round trip of `true`";
+        self.time(
+            what,
+            &execs,
+            ("fork, exec and end of the same, measured by a shell in the guest", &inside),
+        );
+        self.time(what, &execs, ("posix_spawn of a static program in a bare guest", &forks));
+        let at_once = self.runtime.block_on(self.bench.at_once(self.arguments.at_once))?;
+        self.results.at_once_seconds = Some(at_once.as_secs_f64());
+        Ok(())
+    }
+
+    fn files(&mut self) -> Result<()> {
+        let megabytes = self.arguments.file_megabytes;
+        let (mut into, mut out, mut sink, mut source) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..3 {
+            sink.push(self.floor.sink(megabytes)?);
+            source.push(self.floor.source(megabytes)?);
+            let (to, from) = self.runtime.block_on(self.bench.file(megabytes))?;
+            into.push(to);
+            out.push(from);
+        }
+        self.rate("a file into a sandbox", &into, Some(("bytes into a bare guest", &sink)));
+        self.rate("a file out of a sandbox", &out, Some(("bytes out of a bare guest", &source)));
+        Ok(())
+    }
+
+    fn idle(&mut self) -> Result<()> {
+        let over = Duration::from_secs(self.arguments.idle);
+        self.results.idle = Some(self.runtime.block_on(self.bench.idle(over))?);
+        Ok(())
+    }
+
+    fn streams(&mut self) -> Result<()> {
+        let (mut through, mut echo) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            echo.push(self.floor.echo(self.arguments.megabytes)?);
+            through.push(self.bench.throughput(self.arguments.megabytes)?);
+        }
+        let floor = ("echo over a bare virtio-serial port", echo.as_slice());
+        self.rate("stdin through `cat` and back", &through, Some(floor));
+        Ok(())
+    }
+
+    fn import(&mut self) -> Result<()> {
+        let tar = &self.arguments.tar;
+        if tar.exists() {
+            let rates = self.bench.import(tar)?;
+            self.rate("image import, plain tar", &rates, None);
+        } else {
+            let tar = tar.display();
+            eprintln!("no import is measured: {tar} is not there (scripts/make-fixtures target/fixtures)");
+        }
+        Ok(())
+    }
+
+    fn time(&mut self, what: &'static str, times: &[Duration], floor: (&'static str, &[Duration])) {
+        self.results.figures.push(Figure::time(what, times, Some(floor)));
+    }
+
+    fn rate(&mut self, what: &'static str, rates: &[f64], floor: Option<(&'static str, &[f64])>) {
+        self.results.figures.push(Figure::rate(what, rates, floor));
+    }
+}
+
+impl Results {
+    fn show(&self) -> Result<()> {
+        for figure in &self.figures {
+            println!("{figure}");
+        }
+        if let Some(idle) = &self.idle {
+            for (process, kib) in &idle.resident_kib {
+                println!(
+                    "resident memory, idle sandbox: {process:<12} {:>8.1} MiB",
+                    f64::from(u32::try_from(*kib)?) / 1024.0
+                );
+            }
+            println!("threads of the supervisor: {}", idle.supervisor_threads.join(", "));
+            println!("processor time of an idle sandbox: {:.2} % of one core", idle.cpu_percent);
+        }
+        if let Some(seconds) = self.at_once_seconds {
+            println!("execs at once, each a second long: {seconds:.1} s");
+        }
+        Ok(())
+    }
 }
 
 /// Writes so many bytes, in a thread of its own, to whoever gives them back.

@@ -29,12 +29,12 @@ pub(crate) struct Bench {
 }
 
 /// What an idle sandbox takes of the host.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize)]
 pub(crate) struct Idle {
     /// Resident memory of each process, in KiB.
-    pub(crate) resident: Vec<(String, u64)>,
+    pub(crate) resident_kib: Vec<(String, u64)>,
     /// The names of the supervisor's threads.
-    pub(crate) threads: Vec<String>,
+    pub(crate) supervisor_threads: Vec<String>,
     /// Of one core, in percent, all processes together.
     pub(crate) cpu_percent: f64,
 }
@@ -187,15 +187,16 @@ impl Bench {
         // Asking costs something itself: it is counted, and little.
         let used = sandbox.stats().await?.host_cpu_us - before;
         let mut idle = Idle {
-            resident: Vec::new(),
-            threads: Vec::new(),
+            resident_kib: Vec::new(),
+            supervisor_threads: Vec::new(),
             cpu_percent: 100.0 * Duration::from_micros(used).as_secs_f64() / over.as_secs_f64(),
         };
         for (role, pid) in &status.processes {
-            idle.resident.push((role.clone(), resident_kib(*pid)?));
+            idle.resident_kib.push((role.clone(), resident_kib(*pid)?));
             if role == "supervisor" {
                 for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-                    idle.threads.push(fs::read_to_string(thread.path().join("comm"))?.trim().to_owned());
+                    idle.supervisor_threads
+                        .push(fs::read_to_string(thread.path().join("comm"))?.trim().to_owned());
                 }
             }
         }
