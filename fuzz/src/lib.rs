@@ -5,8 +5,8 @@
 
 pub mod archive;
 pub mod build;
+pub mod call;
 pub mod documents;
-pub mod http2;
 pub mod kernel;
 pub mod mutate;
 pub mod mux;

@@ -6,15 +6,15 @@ use arbitrary::Arbitrary;
 use cellule_protocol::stream::{StreamHeader, StreamKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::http2;
+use crate::call::Piece;
 
 /// What one side does, one step after the other.
 #[derive(Debug, Arbitrary)]
 pub enum Step {
-    /// Sends frames of HTTP/2 on a stream of the multiplexer; few streams, mostly the first.
-    Calls { stream: u8, frames: Vec<http2::Frame> },
-    /// Opens a stream as a host does.
-    Open { stream: u8, kind: u8, exec_id: u8, calls: bool },
+    /// Sends pieces of a call on a stream of the multiplexer; few streams, mostly the first.
+    Call { stream: u8, end: bool, pieces: Vec<Piece> },
+    /// Opens a stream as a host does, with the first pieces of what goes over it.
+    Open { stream: u8, kind: u8, exec_id: u8, call: bool, pieces: Vec<Piece> },
     /// Sends bytes on a stream, with flags: 1 opens, 2 agrees, 4 closes, 8 resets.
     Data { stream: u8, flags: u8, body: Vec<u8> },
     /// Any frame, whose length may lie.
@@ -54,12 +54,12 @@ fn data(flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
 impl Step {
     fn bytes(&self) -> Vec<u8> {
         match self {
-            Self::Calls { stream, frames } => {
+            Self::Call { stream, end, pieces } => {
                 let mut body = Vec::new();
-                frames.iter().for_each(|frame| frame.write(&mut body));
-                data(0, number(*stream), &body)
+                pieces.iter().for_each(|piece| piece.write(&mut body));
+                data(if *end { 4 } else { 0 }, number(*stream), &body)
             }
-            Self::Open { stream, kind, exec_id, calls } => {
+            Self::Open { stream, kind, exec_id, call, pieces } => {
                 let kinds = [
                     StreamKind::Calls,
                     StreamKind::Stdin,
@@ -67,13 +67,10 @@ impl Step {
                     StreamKind::Stderr,
                     StreamKind::Supervisor,
                 ];
-                let kind = if *calls { StreamKind::Calls } else { kinds[usize::from(kind % 5)] };
+                let kind = if *call { StreamKind::Calls } else { kinds[usize::from(kind % 5)] };
                 let header = StreamHeader { kind, id: (exec_id % 4).into() };
                 let mut body = header.encode().to_vec();
-                if kind == StreamKind::Calls {
-                    body.extend(http2::PREFACE);
-                    http2::Frame::Settings(Vec::new()).write(&mut body);
-                }
+                pieces.iter().for_each(|piece| piece.write(&mut body));
                 data(1, number(*stream), &body)
             }
             Self::Data { stream, flags, body } => data(flags & 15, number(*stream), body),

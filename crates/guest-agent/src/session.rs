@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cellule_protocol::mux::{MAX_STREAMS, MuxStream};
+use cellule_protocol::mux::{MAX_CALLS, MAX_STREAMS, MuxStream};
 use cellule_protocol::server::Streams;
 use cellule_protocol::stream::{StreamHeader, StreamKind};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tonic::Status;
 
+use self::service::Services;
 use self::streams::ExecStreams;
 pub(crate) use self::streams::{Stdio, Wanted};
 use crate::cgroup::Cgroups;
@@ -109,6 +110,7 @@ impl Agent {
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let session = Arc::new(Session::default());
+        let services = Services::new(&self, &session);
         let mut incoming = Streams::new(wire);
         // Dropped at the end, and with it whatever it still does.
         let mut tasks = JoinSet::new();
@@ -117,29 +119,12 @@ impl Agent {
                 stream = incoming.next() => {
                     let Some(stream) = stream? else { return Ok(()) };
                     // The host counts its streams; what is more than it may have is not the host's counting.
-                    if tasks.len() < MAX_STREAMS {
-                        tasks.spawn(Arc::clone(&self).stream(Arc::clone(&session), stream));
+                    if tasks.len() < MAX_STREAMS + MAX_CALLS {
+                        tasks.spawn(serve(Arc::clone(&session), services.clone(), stream));
                     }
                 }
                 Some(_done) = tasks.join_next() => {}
             }
-        }
-    }
-
-    async fn stream(self: Arc<Self>, session: Arc<Session>, mut stream: MuxStream) {
-        // A stream that says nothing, or something unknown, is reset; the session goes on.
-        let Ok(Ok(header)) = tokio::time::timeout(HEADER_WITHIN, StreamHeader::read(&mut stream)).await
-        else {
-            return;
-        };
-        match header.kind {
-            StreamKind::Calls => service::serve(self, session, stream).await,
-            StreamKind::Stdin | StreamKind::Stdout | StreamKind::Stderr => {
-                session.streams.offer(header, stream);
-            }
-            StreamKind::Data => session.transfers.offer(header.id, stream),
-            // Not for an agent: dropped, that is reset.
-            StreamKind::Supervisor => {}
         }
     }
 
@@ -165,6 +150,21 @@ impl Agent {
 
     pub(crate) fn cgroups(&self) -> Option<&Cgroups> {
         self.machine.as_ref()?.cgroups()
+    }
+}
+
+/// Finds out what a stream is for, and sees to it.
+async fn serve(session: Arc<Session>, services: Services, mut stream: MuxStream) {
+    // A stream that says nothing, or something unknown, is reset; the session goes on.
+    let Ok(Ok(header)) = tokio::time::timeout(HEADER_WITHIN, StreamHeader::read(&mut stream)).await else {
+        return;
+    };
+    match header.kind {
+        StreamKind::Calls => services.serve(stream).await,
+        StreamKind::Stdin | StreamKind::Stdout | StreamKind::Stderr => session.streams.offer(header, stream),
+        StreamKind::Data => session.transfers.offer(header.id, stream),
+        // Not for an agent: dropped, that is reset.
+        StreamKind::Supervisor => {}
     }
 }
 

@@ -42,7 +42,7 @@ use crate::stream::StreamHeader;
 use crate::v1;
 
 /// Execs that one session can run at a time.
-pub const MAX_EXECS: usize = (crate::mux::MAX_STREAMS - 1) / STREAMS_PER_EXEC;
+pub const MAX_EXECS: usize = crate::mux::MAX_STREAMS / STREAMS_PER_EXEC;
 const STREAMS_PER_EXEC: usize = 3;
 
 /// How long the host waits for the guest.
@@ -91,7 +91,7 @@ impl Session {
         let mut io = BufStream::with_capacity(READ_SIZE, WRITE_SIZE, io);
         connect::preface(&mut io, limits.connect, limits.repeat_preface).await?;
         let link = Arc::new(driver::start(io, limits.answer));
-        let (client, channel) = calls::agent(&link).await.map_err(ConnectError::Lost)?;
+        let (client, channel) = calls::agent(&link);
         Ok(Self { link, client, channel, answer: limits.answer })
     }
 
@@ -131,12 +131,9 @@ impl Session {
         self.link.open(header, &mut room).await
     }
 
-    /// Opens the calls to the supervisor, if that is what the session leads to.
-    ///
-    /// # Errors
-    /// When the session is lost, or holds as many streams as it can.
-    pub async fn supervisor(&self) -> Result<SupervisorClient, Lost> {
-        calls::supervisor(&self.link).await
+    /// Calls to the supervisor, if that is what the session leads to. They have no limit but those of whoever makes them.
+    pub fn supervisor(&self) -> SupervisorClient {
+        calls::supervisor(&self.link)
     }
 
     /// What the guest is doing; also the way to learn whether its agent answers.

@@ -4,7 +4,7 @@
 //! engines: it is given a byte stream in both directions and never asks what carries it.
 //!
 //! ```text
-//!   calls (gRPC, HTTP/2)      standard input, output, error of each exec
+//!   calls (gRPC's messages)   standard input, output, error of each exec, files
 //!            └──────────┬───────────────┘
 //!                 streams (yamux, the host opens them)      each begins with a StreamHeader
 //!                       │
@@ -13,11 +13,12 @@
 //!                 one byte stream (a virtio-serial port, a vsock connection)
 //! ```
 //!
-//! Bulk bytes never pass through gRPC, so that they are copied and framed once. A session lives as long as the byte
+//! Bulk bytes never pass through calls, so that they are copied and framed once. A session lives as long as the byte
 //! stream does; when it ends, all of its streams end, and what they belonged to is lost, not finished.
 
 #![forbid(unsafe_code)]
 
+pub mod call;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod mux;

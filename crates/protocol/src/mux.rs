@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
-/// Streams that one session may have open at a time, as the host counts them.
+/// Streams of bytes that one session may have open at a time, as the host counts them.
 pub const MAX_STREAMS: usize = 1024;
+
+/// Calls that one session may have under way at a time, each on a stream of its own. One more waits.
+pub const MAX_CALLS: usize = 512;
 
 /// What either side hands to the byte stream in one piece. The Linux driver of virtio-serial cuts writes into pieces of
 /// 32 KiB; a frame with its header fills whole ones.
@@ -18,7 +21,7 @@ pub const READ_SIZE: usize = 64 * 1024;
 const FRAME_HEADER: usize = 12;
 
 /// yamux itself counts streams that are closed but not yet forgotten, and an excess ends the session, so its own
-/// limit lies far above [`MAX_STREAMS`].
+/// limit lies far above [`MAX_STREAMS`] and [`MAX_CALLS`].
 const YAMUX_STREAMS: usize = 4096;
 
 /// What windows may grow to beyond 256 KiB per stream, all streams together.

@@ -17,7 +17,7 @@ pub const STREAM_HEADER_LEN: usize = 9;
 /// What a stream carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamKind {
-    /// HTTP/2 with the gRPC services, both directions.
+    /// One [call](crate::call) to the agent, both directions.
     Calls,
     /// What the exec reads; from the host.
     Stdin,
@@ -27,8 +27,8 @@ pub enum StreamKind {
     Stderr,
     /// What a file, or an archive of files, holds; in the direction of the call that names it.
     Data,
-    /// HTTP/2 with the services of a sandbox's supervisor, which stands between a client and the agent. An agent does
-    /// not serve it.
+    /// One [call](crate::call) to a sandbox's supervisor, which stands between a client and the agent. An agent does not
+    /// serve it.
     Supervisor,
 }
 
@@ -47,9 +47,9 @@ pub struct StreamHeader {
 pub struct UnknownStreamKind(pub u8);
 
 impl StreamHeader {
-    /// The stream that carries the calls.
+    /// A stream that carries a call.
     pub const CALLS: Self = Self { kind: StreamKind::Calls, id: 0 };
-    /// A stream that carries calls to a supervisor.
+    /// A stream that carries a call to a supervisor.
     pub const SUPERVISOR: Self = Self { kind: StreamKind::Supervisor, id: 0 };
 
     /// As it goes over the wire.

@@ -373,7 +373,7 @@ async fn reach(path: &Path) -> std::io::Result<UnixStream> {
 async fn begin(ours: UnixStream) -> Option<(Session, SupervisorClient)> {
     let limits = Limits { connect: ANSWER, answer: ANSWER, repeat_preface: false };
     let session = Session::connect(ours, limits).await.ok()?;
-    let supervisor = session.supervisor().await.ok()?;
+    let supervisor = session.supervisor();
     Some((session, supervisor))
 }
 

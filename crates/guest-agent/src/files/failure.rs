@@ -3,12 +3,11 @@
 
 use std::io;
 
+use cellule_protocol::call::ERRNO;
 use rustix::io::Errno;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-/// The trailer that carries the kernel's error number.
-const ERRNO: &str = "cellule-errno";
 /// Text of a path that goes back in a message.
 const MAX_QUOTED: usize = 512;
 

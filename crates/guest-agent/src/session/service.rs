@@ -1,19 +1,20 @@
-//! Owns the calls: gRPC over one stream of the session.
+//! Owns the calls: each comes on a stream of its own.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use cellule_protocol::call;
 use cellule_protocol::mux::MuxStream;
 use cellule_protocol::v1;
 use cellule_protocol::v1::agent_server::{Agent as AgentService, AgentServer};
 use cellule_protocol::v1::files_server::{FilesServer, SERVICE_NAME as FILES};
-use futures::Stream;
-use hyper::server::conn::http2::Builder;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
-use tonic::codegen::Service as _;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, http};
 use tonic::{Request, Response, Status};
 
 use super::{Agent, Session};
@@ -23,33 +24,47 @@ use crate::log::LOG;
 use crate::machine::Machine;
 use crate::{boot, files, machine};
 
-/// The largest request, above what Linux takes as arguments and environment.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-/// All execs that run, and as many short calls as may well come at once.
-const MAX_CALLS: u32 = 640;
-/// What a call that is not read ahead of may hold.
-const WINDOW: u32 = 64 * 1024;
 /// How long the answer to a power-off gets to leave.
 const ANSWER_LEAVES_WITHIN: Duration = Duration::from_millis(20);
 
-/// Serves the calls on `stream` until it ends.
-pub(super) async fn serve(agent: Arc<Agent>, session: Arc<Session>, stream: MuxStream) {
-    let files = FilesServer::new(files::Service::new(Arc::clone(&agent), Arc::clone(&session)));
-    let service = AgentServer::new(Service { agent, session }).max_decoding_message_size(MAX_MESSAGE);
-    let service = service_fn(move |request: hyper::Request<_>| {
+/// The services of one session.
+#[derive(Debug, Clone)]
+pub(super) struct Services {
+    agent: AgentServer<Service>,
+    files: FilesServer<files::Service>,
+}
+
+impl Services {
+    pub(super) fn new(agent: &Arc<Agent>, session: &Arc<Session>) -> Self {
+        let files = files::Service::new(Arc::clone(agent), Arc::clone(session));
+        let agent = Service { agent: Arc::clone(agent), session: Arc::clone(session) };
+        Self { agent: AgentServer::new(agent), files: FilesServer::new(files) }
+    }
+
+    /// Serves the call on `stream`.
+    pub(super) async fn serve(self, stream: MuxStream) {
+        // Its end is the host's doing, or the session's.
+        let _ended = call::serve::serve(stream, self).await;
+    }
+}
+
+impl tonic::codegen::Service<http::Request<Body>> for Services {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<http::Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path();
         if path.strip_prefix('/').is_some_and(|path| path.starts_with(FILES)) {
-            files.clone().call(request)
+            self.files.call(request)
         } else {
-            service.clone().call(request)
+            self.agent.call(request)
         }
-    });
-    let connection = Builder::new(TokioExecutor::new())
-        .max_concurrent_streams(MAX_CALLS)
-        .initial_stream_window_size(WINDOW)
-        .serve_connection(TokioIo::new(stream), service);
-    // Its end is the host's doing, or the session's.
-    let _ended = connection.await;
+    }
 }
 
 #[derive(Debug)]
@@ -79,8 +94,10 @@ impl AgentService for Service {
     }
 
     async fn exec(&self, request: Request<v1::ExecRequest>) -> Result<Response<ExecEvents>, Status> {
-        let events = calls::exec(&self.agent, &self.session, request.into_inner());
-        Ok(Response::new(received(events)))
+        let mut events = calls::exec(&self.agent, &self.session, request.into_inner());
+        // With the first of them there is something to answer with, and not before.
+        let first = events.recv().await;
+        Ok(Response::new(Box::pin(futures::stream::iter(first).chain(received(events)))))
     }
 
     async fn attach(&self, request: Request<v1::AttachRequest>) -> Result<Response<ExecEvents>, Status> {
@@ -114,6 +131,13 @@ impl AgentService for Service {
         request: Request<v1::DetachRequest>,
     ) -> Result<Response<v1::DetachResponse>, Status> {
         calls::detach(&self.agent, request.into_inner()).map(Response::new)
+    }
+
+    async fn close_output(
+        &self,
+        request: Request<v1::CloseOutputRequest>,
+    ) -> Result<Response<v1::CloseOutputResponse>, Status> {
+        calls::close_output(&self.agent, request.into_inner()).map(Response::new)
     }
 
     async fn forget(

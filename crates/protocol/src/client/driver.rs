@@ -20,7 +20,7 @@ use tonic::Status;
 use yamux::{Connection, ConnectionError, FrameDecodeError, Mode};
 
 use super::Lost;
-use crate::mux::{self, MAX_STREAMS, MuxStream};
+use crate::mux::{self, MAX_CALLS, MAX_STREAMS, MuxStream};
 use crate::stream::StreamHeader;
 
 type Opened = oneshot::Sender<MuxStream>;
@@ -31,6 +31,7 @@ pub(super) struct Link {
     open: mpsc::Sender<Opened>,
     ended: watch::Receiver<Option<Lost>>,
     streams: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
     /// How long the guest may take to let a stream be opened.
     answer: Duration,
 }
@@ -50,7 +51,7 @@ pub(super) fn start<T>(io: T, answer: Duration) -> Link
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (open, requests) = mpsc::channel(MAX_STREAMS);
+    let (open, requests) = mpsc::channel(MAX_STREAMS + MAX_CALLS);
     let (announce, ended) = watch::channel(None);
     tokio::spawn(async move {
         let mut connection = Connection::new(io.compat(), mux::config(), Mode::Client);
@@ -58,7 +59,8 @@ where
         announce.send_replace(Some(lost));
         drop(connection);
     });
-    Link { open, ended, streams: Arc::new(Semaphore::new(MAX_STREAMS)), answer }
+    let places = |count| Arc::new(Semaphore::new(count));
+    Link { open, ended, streams: places(MAX_STREAMS), calls: places(MAX_CALLS), answer }
 }
 
 async fn drive<T>(connection: &mut Connection<T>, mut requests: mpsc::Receiver<Opened>) -> Lost
@@ -130,27 +132,40 @@ impl Link {
         header: StreamHeader,
         room: &mut OwnedSemaphorePermit,
     ) -> Result<HostStream, Lost> {
-        let opened = tokio::time::timeout(self.answer, self.try_open(header, room)).await;
-        opened.unwrap_or_else(|_| {
+        let closed = || Lost::Protocol("more streams than were reserved".to_owned());
+        let permit = room.split(1).ok_or_else(closed)?;
+        self.within_answer(self.begin(&header.encode(), permit)).await
+    }
+
+    /// Opens a stream for a call, as soon as there is a place for one, and queues its first bytes, header included.
+    pub(super) async fn call(self: &Arc<Self>, first: &[u8]) -> Result<HostStream, Lost> {
+        self.within_answer(async {
+            let Ok(permit) = Arc::clone(&self.calls).acquire_owned().await else {
+                return Err(Lost::Closed);
+            };
+            self.begin(first, permit).await
+        })
+        .await
+    }
+
+    async fn within_answer(
+        &self,
+        opening: impl Future<Output = Result<HostStream, Lost>>,
+    ) -> Result<HostStream, Lost> {
+        tokio::time::timeout(self.answer, opening).await.unwrap_or_else(|_| {
             let within = self.answer.as_secs_f64();
             Err(Lost::Protocol(format!("it let no stream be opened for {within:.1} s")))
         })
     }
 
-    async fn try_open(
-        self: &Arc<Self>,
-        header: StreamHeader,
-        room: &mut OwnedSemaphorePermit,
-    ) -> Result<HostStream, Lost> {
-        let closed = || Lost::Protocol("more streams than were reserved".to_owned());
-        let permit = room.split(1).ok_or_else(closed)?;
+    async fn begin(self: &Arc<Self>, first: &[u8], permit: OwnedSemaphorePermit) -> Result<HostStream, Lost> {
         let (reply, opened) = oneshot::channel();
         if self.open.send(reply).await.is_err() {
             return Err(self.ended().await);
         }
         let Ok(stream) = opened.await else { return Err(self.ended().await) };
         let mut stream = HostStream { stream, link: Arc::clone(self), _permit: permit };
-        match stream.stream.write_all(&header.encode()).await {
+        match stream.stream.write_all(first).await {
             Ok(()) => Ok(stream),
             // The guest may have reset this stream and left the session as it is, which then never ends.
             Err(_) => Err(self.lost_because(&Status::internal("a stream was reset as it was opened")).await),
@@ -198,7 +213,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::client::{ConnectError, Limits, Session};
+    use crate::client::{CallError, Limits, Session};
     use crate::preface::{PREFACE_LEN, Preface, Side};
 
     #[tokio::test]
@@ -216,9 +231,10 @@ mod tests {
             let mut rest = Vec::new();
             drop(guest.read_to_end(&mut rest).await);
         });
-        let connecting = Session::connect(host, Limits::default());
-        let connected = tokio::time::timeout(Duration::from_secs(60), connecting).await.unwrap();
-        assert!(matches!(connected, Err(ConnectError::Lost(Lost::Protocol(_)))), "{connected:?}");
+        let session = Session::connect(host, Limits::default()).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(60), session.status()).await.unwrap();
+        assert!(matches!(answer, Err(CallError::Lost(Lost::Protocol(_)))), "{answer:?}");
+        drop(session);
         guest.await.unwrap();
     }
 }

@@ -80,6 +80,17 @@ impl Session {
         self.found(async move { client.detach(v1::DetachRequest { exec_id: id.0 }).await }).await
     }
 
+    /// Says that nobody will read an output of a detached exec any more, which is then a closed pipe to it. Returns whether
+    /// the exec was still there.
+    ///
+    /// # Errors
+    /// When the session is lost or the agent does not answer within its limit.
+    pub async fn close_output(&self, id: ExecId, stderr: bool) -> Result<bool, CallError> {
+        let mut client = self.client.clone();
+        let request = v1::CloseOutputRequest { exec_id: id.0, stderr };
+        self.found(async move { client.close_output(request).await }).await
+    }
+
     /// Drops what is kept of a detached exec that ended. Returns whether anything was.
     ///
     /// # Errors

@@ -466,6 +466,16 @@ pub struct DetachRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DetachResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CloseOutputRequest {
+    #[prost(uint64, tag = "1")]
+    pub exec_id: u64,
+    /// Its standard error, else its standard output.
+    #[prost(bool, tag = "2")]
+    pub stderr: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CloseOutputResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForgetRequest {
     #[prost(uint64, tag = "1")]
     pub exec_id: u64,
@@ -875,6 +885,32 @@ pub mod agent_client {
                 .insert(GrpcMethod::new("cellule.agent.v1.Agent", "Detach"));
             self.inner.unary(req, path, codec).await
         }
+        /// Says that nobody will read an output of a detached exec any more: once who reads it now is gone, the program finds a
+        /// closed pipe. A terminal stays as it is.
+        pub async fn close_output(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CloseOutputRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CloseOutputResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.agent.v1.Agent/CloseOutput",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cellule.agent.v1.Agent", "CloseOutput"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Drops what is kept of an exec that ended. FAILED_PRECONDITION while it runs.
         pub async fn forget(
             &mut self,
@@ -1113,6 +1149,15 @@ pub mod agent_server {
             &self,
             request: tonic::Request<super::DetachRequest>,
         ) -> std::result::Result<tonic::Response<super::DetachResponse>, tonic::Status>;
+        /// Says that nobody will read an output of a detached exec any more: once who reads it now is gone, the program finds a
+        /// closed pipe. A terminal stays as it is.
+        async fn close_output(
+            &self,
+            request: tonic::Request<super::CloseOutputRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CloseOutputResponse>,
+            tonic::Status,
+        >;
         /// Drops what is kept of an exec that ended. FAILED_PRECONDITION while it runs.
         async fn forget(
             &self,
@@ -1535,6 +1580,49 @@ pub mod agent_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DetachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.agent.v1.Agent/CloseOutput" => {
+                    #[allow(non_camel_case_types)]
+                    struct CloseOutputSvc<T: Agent>(pub Arc<T>);
+                    impl<T: Agent> tonic::server::UnaryService<super::CloseOutputRequest>
+                    for CloseOutputSvc<T> {
+                        type Response = super::CloseOutputResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CloseOutputRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Agent>::close_output(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CloseOutputSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -6,9 +6,8 @@ use tonic::{Code, Status};
 
 use super::super::calls::bounded;
 use super::super::{CallError, Lost, Session};
+use crate::call::ERRNO;
 
-/// The trailer that carries the guest kernel's error number.
-const ERRNO: &str = "cellule-errno";
 /// Linux has no larger one.
 const MAX_ERRNO: i32 = 4095;
 
