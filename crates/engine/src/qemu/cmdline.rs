@@ -21,6 +21,14 @@ const FIXED: &[&str] = &[
     "mitigations=off",
     // No auditing daemon; a system call costs less without it.
     "audit=0",
+    // An autogroup for each session, pressure statistics for each control group, and the kernel's own memory counted for
+    // each: all of them are work at every start of a program, and nobody in the guest asks for them.
+    "noautogroup",
+    "psi=0",
+    "cgroup.memory=nokmem,nosocket",
+    // No security modules but the one that programs use by themselves: nobody loads a policy, and each is asked at every
+    // start of a program.
+    "lsm=landlock",
     // A busy host stops a guest for long enough to set the watchdog off.
     "nowatchdog",
     // RDRAND is emulated with the host's own random numbers: the guest's generator is ready from the start.

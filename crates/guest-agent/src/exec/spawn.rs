@@ -1,22 +1,25 @@
-//! Owns the making of a process: what happens between `fork` and `execve`.
+//! Owns the making of a process: what happens between `clone3` and `execve`.
 //!
 //! ```text
 //!   agent                                   child (nothing here may allocate or take a lock)
 //!    │ clone3, inside its control group ──▶  session, signals, stdio, terminal, directory, limits, groups, user
-//!    │                                       execve each candidate
-//!    │ ◀── error pipe: nothing and its end: the program runs
-//!    │ ◀── error pipe: step and errno: it does not
+//!    ┊ its thread stands still               execve each candidate
+//!    │ ◀── the child has a program: it runs
+//!    │ ◀── the child has exited, step and errno left in the agent's memory: it does not
 //! ```
+//! The child borrows the agent's memory, as `vfork` and `posix_spawn` do: copying the page tables of a process that holds
+//! everybody's output costs more, under emulation, than all the rest. It has a stack of its own, and its thread of the
+//! agent does not run before it gives the memory back.
 
+use std::arch::asm;
 use std::ffi::{CString, c_char};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use cellule_protocol::v1::start_failure::Kind;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 
 use super::failure::{Failure, quote};
@@ -25,26 +28,20 @@ use super::stdio::Theirs;
 use crate::cgroup::Cgroup;
 use crate::reaper::{Ended, Reaper};
 
-/// What a child writes when it fails: the step, then the error number.
-const REPORT: usize = 8;
+/// The child's stack. Its calls go three deep and keep nothing large.
+const STACK: usize = 32 * 1024;
 
-/// Of the kernel's `sched.h`; `libc` has it in a type that is too small.
+/// Of the kernel's `sched.h`; `libc` has them in a type that is too small.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// A process that was made; whether its program runs is yet to be heard.
+/// A process that was made.
 #[derive(Debug)]
 pub(super) struct Child {
     pub(super) pid: Pid,
     pub(super) ended: oneshot::Receiver<Ended>,
-    pub(super) failed: Outcome,
-}
-
-/// The error pipe's end.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pipe: Receiver,
-    program: Vec<u8>,
-    cwd: Vec<u8>,
+    /// Why it never became its program; then it is about to be reaped.
+    pub(super) failed: Option<Failure>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,53 +65,11 @@ pub(super) fn spawn(
     reaper: &Reaper,
     cgroup: Option<&Cgroup>,
 ) -> Result<Child, Failure> {
-    let pipe = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
-    let pipe = pipe.and_then(|(ours, theirs)| Ok((Receiver::from_owned_fd(ours)?, theirs)));
-    let (outcome_ours, outcome) = pipe.map_err(|error| Failure::exhausted("make a pipe", &error))?;
-    let image = Image::new(plan, link, stdio, outcome.as_raw_fd());
-    let (pid, ended) =
-        reaper.spawn(|| image.fork(cgroup)).map_err(|error| Failure::exhausted("make a process", &error))?;
-    let program = link.argv.first().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
-    let failed = Outcome { pipe: outcome_ours, program, cwd: plan.cwd.as_bytes().to_vec() };
-    Ok(Child { pid, ended, failed })
-}
-
-impl Outcome {
-    /// Waits until the program runs, or until it is known why it does not.
-    pub(super) async fn outcome(mut self) -> Option<Failure> {
-        let mut report = [0; REPORT];
-        match self.pipe.read(&mut report).await {
-            Ok(0) => None,
-            // Smaller than what a pipe takes in one piece.
-            Ok(REPORT) => {
-                let number = |at: usize| {
-                    i32::from_ne_bytes([report[at], report[at + 1], report[at + 2], report[at + 3]])
-                };
-                Some(self.failure(number(0), &io::Error::from_raw_os_error(number(4))))
-            }
-            Ok(_) => Some(Failure::internal("start a process", &io::ErrorKind::InvalidData.into())),
-            Err(error) => Some(Failure::internal("hear of a new process", &error)),
-        }
-    }
-
-    fn failure(&self, step: i32, error: &io::Error) -> Failure {
-        if step == Step::Execute as i32 {
-            return Failure::of_execution(&self.program, error);
-        }
-        if step == Step::WorkingDirectory as i32 {
-            let message = format!("enter {}: {error}", quote(&self.cwd));
-            return Failure::new(Kind::BadWorkingDirectory, "cwd", message).with_errno(error);
-        }
-        if let Ok(at) = usize::try_from(step - Step::Limits as i32) {
-            return Failure::invalid(format!("rlimits[{at}]"), error.to_string()).with_errno(error);
-        }
-        let doing = match step {
-            step if step == Step::Identity as i32 => "take on the user",
-            step if step == Step::Terminal as i32 => "take hold of the terminal",
-            _ => "set the process up",
-        };
-        Failure::internal(doing, error)
-    }
+    let image = Image::new(plan, link, stdio);
+    let (pid, ended) = reaper
+        .spawn(|| image.clone_into(cgroup))
+        .map_err(|error| Failure::exhausted("make a process", &error))?;
+    Ok(Child { pid, ended, failed: image.failure() })
 }
 
 /// All that the child needs, in the kernel's form, made before there is a child.
@@ -124,11 +79,12 @@ struct Image<'a> {
     argv: Vec<*const c_char>,
     env: Vec<*const c_char>,
     stdio: [RawFd; 3],
-    outcome: RawFd,
+    /// What the child could not do, zero for nothing, and the error number. It writes them where we read them.
+    failed: (AtomicI32, AtomicI32),
 }
 
 impl<'a> Image<'a> {
-    fn new(plan: &'a Plan, link: &'a Link, stdio: &Theirs, outcome: RawFd) -> Self {
+    fn new(plan: &'a Plan, link: &'a Link, stdio: &Theirs) -> Self {
         let pointers = |strings: &[CString]| {
             strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
         };
@@ -141,41 +97,96 @@ impl<'a> Image<'a> {
             argv: pointers(&link.argv),
             env: pointers(&plan.env),
             stdio: [input, output, error],
-            outcome,
+            failed: (AtomicI32::new(0), AtomicI32::new(0)),
         }
     }
 
-    fn fork(&self, cgroup: Option<&Cgroup>) -> io::Result<Pid> {
-        let pid = match cgroup {
-            Some(cgroup) => fork_into(cgroup.as_fd().as_raw_fd()),
-            // SAFETY: the child calls only what is allowed between fork and exec.
-            None => unsafe { libc::fork() },
+    /// Makes the child, in the control group from its first instruction: moving it there later makes the kernel wait for
+    /// a grace period. Returns once it has its program, or has exited.
+    fn clone_into(&self, cgroup: Option<&Cgroup>) -> io::Result<Pid> {
+        let mut stack = vec![MaybeUninit::<u128>::uninit(); STACK / size_of::<u128>()];
+        // SAFETY: zeroes mean "nothing special" in every field.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK;
+        arguments.flags = u64::from(flags.unsigned_abs()) | CLONE_CLEAR_SIGHAND;
+        arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+        arguments.stack = stack.as_mut_ptr() as u64;
+        arguments.stack_size = STACK as u64;
+        if let Some(cgroup) = cgroup {
+            arguments.flags |= CLONE_INTO_CGROUP;
+            arguments.cgroup = u64::try_from(cgroup.as_fd().as_raw_fd()).unwrap_or(u64::MAX);
+        }
+        let mut result: i64 = libc::SYS_clone3;
+        // SAFETY: the parent sees a system call that clobbers what such calls do and writes memory, which is what this
+        // block says. The child begins on the stack above, aligned as a call needs it, with the registers of here, and
+        // calls `child`, which never returns. It shares this memory while this thread stands still; it only reads what
+        // `self` borrows, and writes its stack and `failed`. Signals of the agent have no handlers in it.
+        unsafe {
+            asm!(
+                "syscall",
+                "test rax, rax",
+                "jnz 2f",
+                "xor ebp, ebp",
+                "mov rdi, {image}",
+                "call {child}",
+                "ud2",
+                "2:",
+                image = in(reg) std::ptr::from_ref(self),
+                child = in(reg) child as unsafe extern "C" fn(*const Image<'static>) -> !,
+                inout("rax") result,
+                in("rdi") &raw const arguments,
+                in("rsi") size_of::<libc::clone_args>(),
+                out("rcx") _,
+                out("r11") _,
+            );
+        }
+        drop(stack);
+        match i32::try_from(result).ok().and_then(Pid::from_raw) {
+            Some(child) if result > 0 => Ok(child),
+            _ => Err(io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO))),
+        }
+    }
+
+    /// Why the child never became its program, once it has given our memory back.
+    fn failure(&self) -> Option<Failure> {
+        let step = self.failed.0.load(Ordering::Relaxed);
+        let error = io::Error::from_raw_os_error(self.failed.1.load(Ordering::Relaxed));
+        if step == 0 {
+            return None;
+        }
+        if step == Step::Execute as i32 {
+            let program = self.link.argv.first().map_or(&[][..], |name| name.as_bytes());
+            return Some(Failure::of_execution(program, &error));
+        }
+        if step == Step::WorkingDirectory as i32 {
+            let message = format!("enter {}: {error}", quote(self.plan.cwd.as_bytes()));
+            return Some(Failure::new(Kind::BadWorkingDirectory, "cwd", message).with_errno(&error));
+        }
+        if let Ok(at) = usize::try_from(step - Step::Limits as i32) {
+            return Some(Failure::invalid(format!("rlimits[{at}]"), error.to_string()).with_errno(&error));
+        }
+        let doing = match step {
+            step if step == Step::Identity as i32 => "take on the user",
+            step if step == Step::Terminal as i32 => "take hold of the terminal",
+            _ => "set the process up",
         };
-        if pid == 0 {
-            // SAFETY: this is the new process, and it does nothing else.
-            unsafe { self.become_program() }
-        }
-        match Pid::from_raw(pid) {
-            Some(child) if pid > 0 => Ok(child),
-            _ => Err(io::Error::last_os_error()),
-        }
+        Some(Failure::internal(doing, &error))
     }
 
-    /// The child's whole life as a copy of the agent.
+    /// The child's whole life in the agent's memory.
     ///
     /// # Safety
-    /// Only in a child that was just forked. Calls nothing but async-signal-safe functions and plain system calls.
+    /// Only in a child that was just made by [`Self::clone_into`]. Calls nothing but async-signal-safe functions and plain
+    /// system calls.
     unsafe fn become_program(&self) -> ! {
-        // SAFETY: every pointer below is to memory of the copy that `self` borrows; see each call.
+        // SAFETY: every pointer below is to what `self` borrows; see each call.
         unsafe {
             let (step, errno) = match self.prepare() {
                 Err(failed) => failed,
                 Ok(()) => (Step::Execute as i32, self.execute()),
             };
-            let mut report = [0_u8; REPORT];
-            report[..4].copy_from_slice(&step.to_ne_bytes());
-            report[4..].copy_from_slice(&errno.to_ne_bytes());
-            libc::write(self.outcome, report.as_ptr().cast(), REPORT);
+            self.failed.0.store(step, Ordering::Relaxed);
+            self.failed.1.store(errno, Ordering::Relaxed);
             libc::_exit(127)
         }
     }
@@ -248,20 +259,16 @@ impl<'a> Image<'a> {
     }
 }
 
-/// Forks a child that is inside the control group from its first instruction: moving it there later makes the kernel wait
-/// for a grace period.
-fn fork_into(cgroup: RawFd) -> i32 {
-    // SAFETY: zeroes mean "nothing special" in every field.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = CLONE_INTO_CGROUP;
-    arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
-    arguments.cgroup = u64::try_from(cgroup).unwrap_or(u64::MAX);
-    // SAFETY: without a new stack or shared memory this is fork; the child calls only what is allowed after that.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
-    i32::try_from(pid).unwrap_or(-1)
+/// Where a child begins.
+///
+/// # Safety
+/// As [`Image::become_program`], of an image that outlives the loan of the memory.
+unsafe extern "C" fn child(image: *const Image<'static>) -> ! {
+    // SAFETY: as above.
+    unsafe { (*image).become_program() }
 }
 
 fn errno() -> i32 {
-    // SAFETY: the pointer is to this thread's own variable.
+    // SAFETY: the pointer is to this thread's own variable; a child has that of the thread that waits for it.
     unsafe { *libc::__errno_location() }
 }
