@@ -83,6 +83,8 @@ pub(crate) async fn run(agent: Arc<Agent>, session: Arc<Session>, request: ExecR
             let exited = watch_over(&agent, live, timeout, &events).await;
             agent.execs.ended(&exec);
             tell(&events, Event::Exited(exited)).await;
+            // Nobody waits for this.
+            exec.give_back(agent.cgroups());
         }
         Err(failure) => tell(&events, Event::Failed(failure.into_message())).await,
     }
@@ -126,14 +128,10 @@ async fn start(
     let terminal = plan.terminal.map(|_| Arc::clone(&ours.stdout));
     let made = Made { pid: child.pid, cgroup, stdin: ours.stdin, terminal };
     let exec = Arc::new(Exec::new(&request, made, &agent.execs.budget));
-    // Should this be cancelled here, the process must not outlive it.
-    let mut guard = KillOnDrop { agent: Some(agent), exec: &exec };
-    let failure = child.failed.outcome().await;
-    guard.agent = None;
-    drop(guard);
-    if let Some(failure) = failure {
+    if let Some(failure) = child.failed {
         let _reaped = child.ended.await;
-        exec.end(Exited::default(), agent.cgroups());
+        exec.end(Exited::default());
+        exec.give_back(agent.cgroups());
         return Err(failure);
     }
     let (last_words, end) = watch::channel(None);
@@ -151,20 +149,6 @@ async fn start(
 fn discard(agent: &Agent, cgroup: Option<Cgroup>) {
     if let (Some(cgroups), Some(cgroup)) = (agent.cgroups(), cgroup) {
         cgroups.discard(cgroup);
-    }
-}
-
-struct KillOnDrop<'a> {
-    agent: Option<&'a Arc<Agent>>,
-    exec: &'a Exec,
-}
-
-impl Drop for KillOnDrop<'_> {
-    fn drop(&mut self) {
-        if let Some(agent) = self.agent {
-            self.exec.kill(&agent.reaper);
-            self.exec.end(Exited::default(), agent.cgroups());
-        }
     }
 }
 
@@ -228,7 +212,7 @@ async fn watch_over(agent: &Arc<Agent>, live: Live, timeout: Option<Duration>, e
         cpu_us: cgroup.map_or(0, Cgroup::cpu_us),
     });
     last_words.send_replace(Some(tally.last_words.into()));
-    exec.end(exited, agent.cgroups());
+    exec.end(exited);
     exited
 }
 
@@ -262,7 +246,7 @@ async fn run_all(
         let started = match made {
             Ok(child) => {
                 exec.set_main(child.pid);
-                match child.failed.outcome().await {
+                match child.failed {
                     None => Ok(child.ended),
                     Some(failure) => {
                         let _reaped = child.ended.await;

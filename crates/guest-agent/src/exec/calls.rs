@@ -74,6 +74,15 @@ pub(crate) fn detach(agent: &Agent, request: v1::DetachRequest) -> Result<v1::De
     Ok(v1::DetachResponse {})
 }
 
+/// Closes an output as soon as nobody reads it.
+pub(crate) fn close_output(
+    agent: &Agent,
+    request: v1::CloseOutputRequest,
+) -> Result<v1::CloseOutputResponse, Status> {
+    find(agent, request.exec_id)?.close_output(request.stderr);
+    Ok(v1::CloseOutputResponse {})
+}
+
 /// Drops what is kept of an exec.
 pub(crate) fn forget(agent: &Agent, request: v1::ForgetRequest) -> Result<v1::ForgetResponse, Status> {
     match agent.execs.forget(request.exec_id) {

@@ -106,6 +106,14 @@ impl Exec {
         }
     }
 
+    /// Nobody who is not there will read this output.
+    pub(super) fn close_output(&self, stderr: bool) {
+        let ring = if stderr { self.stderr.as_ref() } else { Some(&self.stdout) };
+        if let Some(ring) = ring.filter(|_| !self.has_terminal) {
+            ring.set_kept(false);
+        }
+    }
+
     pub(super) fn rings(&self) -> impl Iterator<Item = &Arc<Ring>> {
         [Some(&self.stdout), self.stderr.as_ref()].into_iter().flatten()
     }
@@ -207,16 +215,20 @@ impl Exec {
         exited.wait_for(Option::is_some).await.ok().and_then(|exited| *exited).unwrap_or_default()
     }
 
-    /// Makes its exit known, and gives back what it held but for its output.
-    pub(super) fn end(&self, exited: Exited, cgroups: Option<&Cgroups>) {
+    /// Makes its exit known, and closes what it was written to by.
+    pub(super) fn end(&self, exited: Exited) {
         if let Some(stdin) = &self.stdin {
             stdin.close();
         }
         drop(lock(&self.terminal).take());
+        self.exited.send_replace(Some(exited));
+    }
+
+    /// Gives its control group back, once it has ended.
+    pub(super) fn give_back(&self, cgroups: Option<&Cgroups>) {
         if let (Some(cgroups), Some(cgroup)) = (cgroups, lock(&self.cgroup).take()) {
             cgroups.discard(cgroup);
         }
-        self.exited.send_replace(Some(exited));
     }
 
     pub(super) fn info(&self) -> ExecInfo {

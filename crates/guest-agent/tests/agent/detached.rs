@@ -303,3 +303,21 @@ async fn what_is_kept_of_those_that_ended_is_bounded() {
     assert!((8..=16).contains(&kept.len()), "{}", kept.len());
     assert_eq!(kept.last().unwrap().id, ExecId(129));
 }
+
+#[tokio::test]
+async fn an_output_that_nobody_will_read_is_a_closed_pipe_once_its_reader_is_gone() {
+    let agent = AgentProcess::start();
+    let session = agent.session().await;
+    let id = ExecId::random();
+    let spec = ExecSpec { lossless: true, ..shell("yes; echo $? >&2") };
+    session.exec_detached(id, spec).await.unwrap();
+    let mut reader = attach(&session, id).await;
+    let mut some = [0; 16];
+    within(reader.stdout.as_mut().unwrap().read_exact(&mut some)).await.unwrap();
+    assert!(within(session.close_output(id, false)).await.unwrap());
+    drop(reader.stdout.take());
+    assert_eq!(within(all_of(reader.stderr.as_mut())).await, b"141\n");
+    let (exit, _) = exit_of(&mut reader).await;
+    assert_eq!(exit.exit, Exit::Code(0));
+    assert!(!within(session.close_output(ExecId::random(), true)).await.unwrap(), "there is no such exec");
+}

@@ -26,7 +26,10 @@ pub(crate) struct AgentProcess {
 impl AgentProcess {
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
+        // Whoever runs tests in the background ignores signals that programs of a guest find as they should be.
+        let child = Command::new("env")
+            .arg("--default-signal=HUP,INT,QUIT")
+            .arg(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "support::the_agent_process"])
             .env(SOCKET, dir.path().join("port"))
             .stdout(Stdio::null())
