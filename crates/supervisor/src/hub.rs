@@ -13,11 +13,13 @@
 //!               pace)
 //! ```
 //! The program waits for a client that does not read, as at any pipe; a client that goes away is dropped. With nobody
-//! there, all goes to the log alone.
+//! there, all goes to the log alone. Only as long as the sandbox belongs to a process is its last client one that the
+//! program writes for: when that one goes away, the program finds a closed pipe, as it would without a sandbox.
 
 mod client;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -75,6 +77,8 @@ struct Shared {
     stage: watch::Sender<Stage>,
     clients: watch::Sender<usize>,
     activity: Activity,
+    /// Whether the program goes on without clients.
+    released: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -86,6 +90,8 @@ impl std::fmt::Debug for Shared {
 #[derive(Debug, Default)]
 struct Outlet {
     clients: Vec<Client>,
+    /// Whether any was there.
+    joined: bool,
     end: Option<End>,
 }
 
@@ -120,7 +126,13 @@ impl Hub {
             stage: watch::Sender::new(Stage::Waiting),
             clients: watch::Sender::new(0),
             activity,
+            released: AtomicBool::new(false),
         }))
+    }
+
+    /// The sandbox belongs to no process any more.
+    pub(crate) fn release(&self) {
+        self.0.released.store(true, Ordering::Relaxed);
     }
 
     fn enter(&self) -> Present {
@@ -141,6 +153,7 @@ impl Hub {
             None => {
                 outlet.clients.retain(|client| !client.pieces.is_closed());
                 outlet.clients.push(client);
+                outlet.joined = true;
             }
             Some(End::Clean) => drop(client.pieces.send(Piece::End)),
             Some(End::Cut) => {}
@@ -159,12 +172,13 @@ impl Hub {
     }
 
     /// Begins to share the streams of the program that was just started. The handle gives whether all of its output was
-    /// read to its end.
+    /// read to its end. `deserted` is told of an output, whether it is standard error, that nobody will read any more.
     pub(crate) async fn begin<R, W>(
         &self,
         stdin: Option<W>,
         stdout: R,
         stderr: Option<R>,
+        deserted: impl Fn(bool) + Send + Sync + 'static,
     ) -> JoinHandle<io::Result<()>>
     where
         R: AsyncRead + Send + Unpin + 'static,
@@ -174,7 +188,8 @@ impl Hub {
         self.advance(Stage::Flowing);
         let hub = self.clone();
         tokio::spawn(async move {
-            let (stdout, stderr) = tokio::join!(hub.pump(false, Some(stdout)), hub.pump(true, stderr));
+            let (stdout, stderr) =
+                tokio::join!(hub.pump(false, Some(stdout), &deserted), hub.pump(true, stderr, &deserted));
             stdout.and(stderr)
         })
     }
@@ -219,7 +234,12 @@ impl Hub {
         });
     }
 
-    async fn pump<R: AsyncRead + Unpin>(&self, stderr: bool, source: Option<R>) -> io::Result<()> {
+    async fn pump<R: AsyncRead + Unpin>(
+        &self,
+        stderr: bool,
+        source: Option<R>,
+        deserted: &impl Fn(bool),
+    ) -> io::Result<()> {
         let Some(mut source) = source else {
             self.end(stderr, End::Clean);
             return Ok(());
@@ -231,7 +251,13 @@ impl Hub {
                     self.end(stderr, End::Clean);
                     return Ok(());
                 }
-                Ok(length) => self.pass(stderr, buffer[..length].into()).await,
+                Ok(length) => {
+                    if !self.pass(stderr, buffer[..length].into()).await {
+                        self.end(stderr, End::Cut);
+                        deserted(stderr);
+                        return Ok(());
+                    }
+                }
                 Err(error) => {
                     self.end(stderr, End::Cut);
                     return Err(error);
@@ -240,11 +266,13 @@ impl Hub {
         }
     }
 
-    async fn pass(&self, stderr: bool, bytes: Arc<[u8]>) {
-        let clients = self.outlet(stderr, |outlet| {
+    /// Passes bytes on to all. Returns whether anybody wants more.
+    async fn pass(&self, stderr: bool, bytes: Arc<[u8]>) -> bool {
+        let (clients, joined) = self.outlet(stderr, |outlet| {
             outlet.clients.retain(|client| client.pieces.send(Piece::Bytes(Arc::clone(&bytes))).is_ok());
-            outlet.clients.clone()
+            (outlet.clients.clone(), outlet.joined)
         });
+        let deserted = joined && clients.is_empty();
         // A disk that stalls holds up this program, and nothing else of ours.
         let log = Arc::clone(&self.0.log);
         let write = move || lock(&log).append(stderr, &bytes, SystemTime::now());
@@ -257,6 +285,7 @@ impl Hub {
                 _ = stage.wait_for(|stage| *stage >= Stage::Draining) => {}
             }
         }
+        !deserted || self.0.released.load(Ordering::Relaxed)
     }
 
     fn end(&self, stderr: bool, end: End) {

@@ -45,7 +45,12 @@ pub(crate) async fn start(session: Session, main: MainSpec, hub: Hub) -> Result<
         let lost = Lost::Protocol("an attachment without its output".to_owned());
         return Err(NotStarted::Lost(Failure::lost(&lost)));
     };
-    let read = hub.begin(attachment.stdin.take(), stdout, attachment.stderr.take()).await;
+    let close = move |stderr| {
+        let session = session.clone();
+        // An agent that does not answer is noticed elsewhere.
+        tokio::spawn(async move { _ = session.close_output(ExecId::MAIN, stderr).await });
+    };
+    let read = hub.begin(attachment.stdin.take(), stdout, attachment.stderr.take(), close).await;
     let ended = async move {
         let exit = exit(&mut attachment).await;
         hub.drain();

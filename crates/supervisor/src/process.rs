@@ -197,6 +197,9 @@ impl Supervisor {
                 }
                 if request == Request::Release {
                     self.record.kept = true;
+                    if let Some(hub) = &self.hub {
+                        hub.release();
+                    }
                 }
                 self.activity.touch();
                 self.take(Input::Ask(ticket, request));

@@ -1,6 +1,7 @@
 //! `cellule attach`: joins the main program of a running sandbox.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cellule::{ExecId, Sandbox};
 
@@ -10,6 +11,9 @@ use crate::failure::Failure;
 use crate::relay::Signals;
 use crate::report::Report;
 use crate::{completion, host, library_failure, terminal};
+
+/// How long a sandbox may take to end once its command has.
+const SETTLE: Duration = Duration::from_secs(20);
 
 /// Join the command of a running sandbox: its output from now on, its input, its exit code
 #[derive(Debug, clap::Args)]
@@ -77,7 +81,11 @@ async fn join(
     let session = sandbox.session().clone();
     let exit = sandbox.wait();
     match attached::relay(streams, terminal, session, ExecId::MAIN, signals, exit).await {
-        Ok(Outcome::Exited(status)) => attached::exit_code(status, None, false),
+        Ok(Outcome::Exited(status)) => {
+            // Whoever comes next finds it ended. If that takes long, the code is no less true.
+            _ = host::wait_for_end(sandbox.host(), sandbox.id(), SETTLE).await;
+            attached::exit_code(status, None, false)
+        }
         Ok(Outcome::Detached) => Ok(ExitCode::SUCCESS),
         Err(Broken::Signal(signal)) => Err(died_of(signal)),
         Err(Broken::Lost(error)) => Err(failed(error)),

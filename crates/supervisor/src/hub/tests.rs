@@ -79,7 +79,7 @@ impl Fixture {
         let (stdout, out) = duplex(1024);
         let (stderr, err) = duplex(1024);
         let (stdin, input) = duplex(1024);
-        let read = self.hub.begin(Some(input), out, Some(err)).await;
+        let read = self.hub.begin(Some(input), out, Some(err), |stderr| assert!(!stderr)).await;
         (stdout, stderr, stdin, read)
     }
 
@@ -141,6 +141,7 @@ async fn one_who_comes_late_gets_what_comes_then() {
 #[tokio::test]
 async fn a_client_that_does_not_read_makes_the_program_wait_and_one_that_goes_lets_it_go_on() {
     let fixture = Fixture::new(MainStdin::None);
+    fixture.hub.release();
     let slow = fixture.client(false, 1);
     let (mut stdout, _stderr, _stdin, _read) = fixture.program().await;
     let flood = tokio::spawn(async move {
@@ -150,6 +151,21 @@ async fn a_client_that_does_not_read_makes_the_program_wait_and_one_that_goes_le
     assert!(!flood.is_finished(), "nobody set its pace");
     drop(slow);
     tokio::time::timeout(HANG, flood).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_belongs_to_somebody_finds_a_closed_pipe_once_its_reader_is_gone() {
+    let fixture = Fixture::new(MainStdin::None);
+    let (reader, other) = (fixture.client(false, 64), fixture.client(true, 64));
+    let (mut stdout, mut stderr, _stdin, _read) = fixture.program().await;
+    drop(reader);
+    let flood = tokio::spawn(async move { stdout.write_all(&vec![b'x'; 1 << 20]).await });
+    let flooded = tokio::time::timeout(HANG, flood).await.unwrap().unwrap();
+    assert_eq!(flooded.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    // The other stream has its reader still.
+    stderr.write_all(b"oops\n").await.unwrap();
+    drop(stderr);
+    assert_eq!(all(other).await, "oops\n.");
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ impl Drop for Waiting {
 async fn client(ours: UnixStream) -> (Session, SupervisorClient) {
     let limits = Limits { repeat_preface: false, ..Limits::default() };
     let session = Session::connect(ours, limits).await.unwrap();
-    let supervisor = session.supervisor().await.unwrap();
+    let supervisor = session.supervisor();
     (session, supervisor)
 }
 
@@ -103,11 +103,13 @@ async fn a_sandbox_that_cannot_start_says_why_and_its_directory_too() {
     let (session, mut calls) = client(ours).await;
     let status = last_status(&mut calls).await;
     assert_eq!(status.state, State::Failed);
-    assert!(status.failure.unwrap().line().starts_with("cannot open /r"));
+    let failure = status.failure.unwrap();
+    assert!(failure.message.contains("is not here any more"), "{failure:?}");
+    assert!(failure.causes[0].starts_with("cannot open /r"), "{failure:?}");
     // Told last: all is in order by then.
     let record = sandboxes.find(spec.id.as_str()).unwrap().record;
     assert_eq!(record.state, State::Failed);
-    assert!(record.cause.unwrap().starts_with("cannot open /r"));
+    assert_eq!(record.cause, Some(failure.line()));
     assert!(!sandboxes.path_of(&spec.id).join("socket").exists());
     sandboxes.lock(&spec.id).unwrap().remove().unwrap();
     drop((session, calls));
