@@ -150,7 +150,6 @@ fn small_disk(mib: u32) -> Home {
 
 /// A log that cannot be written is no reason for a program to fail, or to wait.
 #[test]
-#[ignore = "a known fault: state.json finds no room either, and then nothing can free any"]
 fn a_disk_that_is_full_of_logs_hurts_the_log_alone() {
     if !rustix::process::geteuid().is_root() {
         return;

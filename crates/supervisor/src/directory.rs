@@ -3,7 +3,8 @@
 //! ```text
 //!  sandboxes/<id>/lock        locked while its supervisor lives, or the process that is starting one
 //!  sandboxes/<id>/spec.json   what it is made of
-//!  sandboxes/<id>/state.json  its state as last written: by its supervisor at each change, else by whoever holds the lock
+//!  sandboxes/<id>/state.json  its state as last written: by its supervisor at each change, else by whoever holds the lock;
+//!                             a reserve beside it takes the one that a full disk has no room for
 //!  sandboxes/<id>/socket      where its supervisor listens while it lives
 //!  sandboxes/<id>/log/        main.log, agent.log, console.log (each with a former one, .1), supervisor.log
 //!  sandboxes/<id>/…           what the engine needs while it runs
@@ -71,7 +72,7 @@ impl SandboxDir {
         let lock = new_lock(path).map_err(|source| DirectoryError::write(&path.join(LOCK), source))?;
         written(LOGS, private_dir(&path.join(LOGS), false))?;
         written(SPEC, document::write(path, SPEC, spec))?;
-        written(STATE, document::write(path, STATE, &Record::created()))?;
+        written(STATE, document::write_reserved(path, STATE, &Record::created()))?;
         Ok(lock)
     }
 
@@ -371,7 +372,8 @@ pub(crate) fn read_record(dir: &Path) -> Result<Record, DirectoryError> {
 }
 
 pub(crate) fn write_record(dir: &Path, record: &Record) -> Result<(), DirectoryError> {
-    document::write(dir, STATE, record).map_err(|source| DirectoryError::write(&dir.join(STATE), source))
+    document::write_reserved(dir, STATE, record)
+        .map_err(|source| DirectoryError::write(&dir.join(STATE), source))
 }
 
 #[cfg(test)]
