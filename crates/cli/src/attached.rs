@@ -93,6 +93,8 @@ pub(crate) async fn relay<E>(
         ended = exit => ended,
         Ok(()) = &mut left => {
             drop(raw);
+            // Docker's words, on a line of their own wherever the cursor was left.
+            crate::say("\nread escape sequence\n");
             return Ok(Outcome::Detached);
         }
         signal = relay::pass_on(signals, to, exec) => return Err(Broken::Signal(signal)),
