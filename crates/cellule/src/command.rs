@@ -19,6 +19,32 @@ const STAGED_LIMIT: usize = 2 << 20;
 /// A program to run in a sandbox.
 ///
 /// Begins with the sandbox's own environment, user and directory, those of its image and its builder.
+///
+#[cfg_attr(not(cellule_guest), doc = "```no_run")]
+#[cfg_attr(cellule_guest, doc = "```")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let sandbox = cellule::Sandbox::builder("base")?.start().await?;
+/// use cellule::Exit;
+/// use tokio::io::AsyncWriteExt;
+///
+/// let mut sort = sandbox.command("sort").stdin(true).spawn().await?;
+/// sort.stdin.as_mut().expect("it was asked for").write_all(b"b\na\n").await?;
+/// // As with `std::process`, waiting ends the input first.
+/// let sorted = sort.collect(1 << 20).await?;
+/// assert_eq!(sorted.stdout, b"a\nb\n");
+///
+/// let failed = sandbox.command("sh").args(["-c", "echo oops >&2; exit 3"]).output().await?;
+/// assert_eq!(failed.status.exit, Exit::Code(3));
+/// assert_eq!(failed.stderr, b"oops\n");
+///
+/// let mut sleep = sandbox.command("sleep");
+/// sleep.arg("1000").timeout(std::time::Duration::from_millis(200));
+/// assert!(sleep.status().await?.timed_out);
+/// # sandbox.end().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Command {
     session: Session,

@@ -149,6 +149,27 @@ impl Sandbox {
 
     /// Lets the sandbox live on without this process.
     ///
+    #[cfg_attr(not(cellule_guest), doc = "```no_run")]
+    #[cfg_attr(cellule_guest, doc = "```")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use cellule::{Exit, Sandbox, StopOptions};
+    /// use std::time::Duration;
+    ///
+    /// let mut sandbox = Sandbox::builder("base")?.start().await?;
+    /// sandbox.detach().await?;
+    /// let id = sandbox.id().to_owned();
+    /// drop(sandbox);
+    ///
+    /// // In another process as well as here.
+    /// let mut again = Sandbox::connect(&id).await?;
+    /// assert_eq!(again.command("true").status().await?.exit, Exit::Code(0));
+    /// let options = StopOptions { grace: Duration::from_secs(1), signal: None, remove: true };
+    /// again.stop_with(options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The sandbox is gone.
     pub async fn detach(&mut self) -> Result<(), Error> {
@@ -161,6 +182,28 @@ impl Sandbox {
     }
 
     /// Its files.
+    ///
+    #[cfg_attr(not(cellule_guest), doc = "```no_run")]
+    #[cfg_attr(cellule_guest, doc = "```")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let sandbox = cellule::Sandbox::builder("base")?.start().await?;
+    /// use cellule::{ReadRange, WriteOptions};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// let files = sandbox.files();
+    /// let mut file = files.write("/tmp/note", WriteOptions::default()).await?;
+    /// file.write_all(b"hello").await?;
+    /// // Until here there is no file, and if this is never reached there will be none.
+    /// file.finish().await?;
+    ///
+    /// let mut text = String::new();
+    /// files.read("/tmp/note", ReadRange::default()).await?.read_to_string(&mut text).await?;
+    /// assert_eq!(text, "hello");
+    /// # sandbox.end().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn files(&self) -> Files {
         self.session().files()
     }
