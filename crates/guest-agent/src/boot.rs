@@ -10,6 +10,7 @@ mod disk;
 mod limits;
 mod modules;
 mod mounts;
+mod rest;
 mod root;
 
 use std::os::fd::OwnedFd;
@@ -75,6 +76,7 @@ pub fn boot() -> Booted {
         Err(fault) => log.problem(Kind::RootFilesystem, &fault),
     }
     log.step("scheduling", Kind::Mount, limits::yield_to_programs);
+    log.step("rest", Kind::Mount, rest::set);
     Booted { steps: log.steps, problems: log.problems, port, system }
 }
 
