@@ -227,7 +227,7 @@ impl Exec {
     /// Gives its control group back, once it has ended.
     pub(super) fn give_back(&self, cgroups: Option<&Cgroups>) {
         if let (Some(cgroups), Some(cgroup)) = (cgroups, lock(&self.cgroup).take()) {
-            cgroups.discard(cgroup);
+            cgroups.give_back(cgroup);
         }
     }
 
