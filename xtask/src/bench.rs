@@ -133,15 +133,13 @@ impl Run<'_> {
     }
 
     fn exec(&mut self) -> Result<()> {
-        let (execs, inside) = self.runtime.block_on(self.bench.execs(self.arguments.execs))?;
+        let [execs, with_output, inside] = self.runtime.block_on(self.bench.execs(self.arguments.execs))?;
         let forks = self.floor.forks(self.arguments.execs)?;
         let what = "exec round trip of `true`";
-        self.time(
-            what,
-            &execs,
-            ("fork, exec and end of the same, measured by a shell in the guest", &inside),
-        );
+        let shell = "fork, exec and end of the same, measured by a shell in the guest";
+        self.time(what, &execs, (shell, &inside));
         self.time(what, &execs, ("posix_spawn of a static program in a bare guest", &forks));
+        self.time("the same, its output collected", &with_output, (shell, &inside));
         let at_once = self.runtime.block_on(self.bench.at_once(self.arguments.at_once))?;
         self.results.at_once_seconds = Some(at_once.as_secs_f64());
         Ok(())

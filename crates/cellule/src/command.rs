@@ -224,11 +224,17 @@ impl Command {
         started.map(|_pid| id).map_err(|error| Error::exec(&self.program(), error))
     }
 
-    /// Runs it to its end, its output thrown away.
+    /// Runs it to its end, all of its standard streams `/dev/null`; one with a terminal writes to nobody.
     ///
     /// # Errors
     /// As of [`spawn`](Self::spawn) and [`Child::wait`].
     pub async fn status(&self) -> Result<ExitStatus, Error> {
+        let spec = self.spec()?;
+        if spec.terminal.is_none() {
+            let started = self.session.exec_without_output(spec).await;
+            let mut process = started.map_err(|error| Error::exec(&self.program(), error))?;
+            return process.wait().await.map_err(lost);
+        }
         let mut child = self.spawn().await?;
         // A program whose readers are gone is told so by its own writes.
         let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());

@@ -108,7 +108,8 @@ async fn start(
     let streams = if request.detached {
         None
     } else {
-        let wanted = Wanted { stdin: request.stdin, stdout: true, stderr: request.terminal.is_none() };
+        let stdout = !request.discard_output;
+        let wanted = Wanted { stdin: request.stdin, stdout, stderr: stdout && request.terminal.is_none() };
         Some(session.streams.take(request.exec_id, wanted).await?)
     };
     staging::write(&request.files, &plan.identity)?;
@@ -125,7 +126,7 @@ async fn start(
             return Err(failure);
         }
     };
-    let terminal = plan.terminal.map(|_| Arc::clone(&ours.stdout));
+    let terminal = ours.stdout.clone().filter(|_| plan.terminal.is_some());
     let made = Made { pid: child.pid, cgroup, stdin: ours.stdin, terminal };
     let exec = Arc::new(Exec::new(&request, made, &agent.execs.budget));
     if let Some(failure) = child.failed {
@@ -138,9 +139,17 @@ async fn start(
     if let Some(streams) = streams {
         attach::owner(&exec, streams, events);
     }
-    tokio::spawn(pump::output(ours.stdout, Arc::clone(&exec.stdout), end.clone(), exec.stderr.is_none()));
-    if let (Some(pipe), Some(ring)) = (ours.stderr, &exec.stderr) {
-        tokio::spawn(pump::output(pipe, Arc::clone(ring), end, true));
+    // The terminal's one output takes messages too.
+    for (pipe, ring, takes_messages) in
+        [(ours.stdout, Some(&exec.stdout), exec.stderr.is_none()), (ours.stderr, exec.stderr.as_ref(), true)]
+    {
+        match (pipe, ring) {
+            (Some(pipe), Some(ring)) => {
+                tokio::spawn(pump::output(pipe, Arc::clone(ring), end.clone(), takes_messages));
+            }
+            (None, Some(ring)) => ring.close(),
+            (_, None) => {}
+        }
     }
     place.enter(&exec);
     Ok(Live { exec, first: child.ended, plan, stdio: theirs, last_words })

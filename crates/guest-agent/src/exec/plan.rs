@@ -33,6 +33,8 @@ pub(super) struct Plan {
     pub(super) identity: Identity,
     pub(super) stdin: bool,
     pub(super) terminal: Option<TerminalSize>,
+    /// Whether what it writes goes nowhere.
+    pub(super) discard_output: bool,
     /// The image's group of terminals, if it has one.
     pub(super) terminal_group: Option<u32>,
     pub(super) limits: Vec<Limit>,
@@ -64,6 +66,9 @@ impl Plan {
                 return Err(Failure::invalid(format!("env[{at}]"), "is not of the form NAME=VALUE"));
             }
         }
+        if request.discard_output && request.terminal.is_some() {
+            return Err(Failure::invalid("discard_output", "does not go with a terminal"));
+        }
         let limits = limits::check(&request.rlimits)?;
         staging::check(&request.files)?;
         let identity = users::resolve(&request.user, &request.groups)?;
@@ -79,6 +84,7 @@ impl Plan {
             identity,
             stdin: request.stdin,
             terminal: request.terminal,
+            discard_output: request.discard_output,
             terminal_group: request.terminal.and_then(|_| users::group("tty")),
             limits,
             open_files,
@@ -209,6 +215,13 @@ mod tests {
             let request = ExecRequest { env: vec![b"A=1".to_vec(), bad.to_vec()], ..request(&[b"a"]) };
             assert_eq!(refused(&request), (Kind::InvalidArgument, "env[1]".into()));
         }
+    }
+
+    #[test]
+    fn a_terminal_whose_output_goes_nowhere_is_refused() {
+        let terminal = Some(TerminalSize { rows: 24, columns: 80 });
+        let request = ExecRequest { terminal, discard_output: true, ..request(&[b"a"]) };
+        assert_eq!(refused(&request), (Kind::InvalidArgument, "discard_output".into()));
     }
 
     #[test]

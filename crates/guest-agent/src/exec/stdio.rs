@@ -31,8 +31,9 @@ pub(super) struct Theirs {
 #[derive(Debug)]
 pub(super) struct Ours {
     pub(super) stdin: Option<Arc<Channel>>,
-    pub(super) stdout: Arc<Channel>,
-    /// None: a terminal, which has but one output.
+    /// None: it goes nowhere.
+    pub(super) stdout: Option<Arc<Channel>>,
+    /// None: that too, or a terminal, which has but one output.
     pub(super) stderr: Option<Arc<Channel>>,
 }
 
@@ -47,13 +48,22 @@ pub(super) fn make(plan: &Plan) -> Result<(Theirs, Ours), Failure> {
 fn pipes(plan: &Plan) -> Result<(Theirs, Ours), Failure> {
     let exhausted = |error: io::Error| Failure::exhausted("make pipes", &error);
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| exhausted(error.into()));
+    let null = |flags| {
+        let null = rustix::fs::open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty());
+        null.map_err(|error| Failure::internal("open /dev/null", &error.into()))
+    };
     let (stdin, stdin_ours) = if plan.stdin {
         let (theirs, ours) = pipe()?;
         (theirs, Some(ours))
     } else {
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        (null.map_err(|error| Failure::internal("open /dev/null", &error.into()))?, None)
+        (null(OFlags::RDONLY)?, None)
     };
+    if plan.discard_output {
+        let outputs = Some([null(OFlags::WRONLY)?, null(OFlags::WRONLY)?]);
+        let stdin_ours = stdin_ours.map(Channel::writing).transpose().map_err(exhausted)?;
+        let ours = Ours { stdin: stdin_ours.map(Arc::new), stdout: None, stderr: None };
+        return Ok((Theirs { stdin, outputs }, ours));
+    }
     let (stdout_ours, stdout) = pipe()?;
     let (stderr_ours, stderr) = pipe()?;
     let owner = plan.identity.uid;
@@ -68,7 +78,7 @@ fn pipes(plan: &Plan) -> Result<(Theirs, Ours), Failure> {
     let stdin_ours = stdin_ours.map(Channel::writing).transpose().map_err(exhausted)?;
     let ours = Ours {
         stdin: stdin_ours.map(Arc::new),
-        stdout: Arc::new(Channel::reading(stdout_ours).map_err(exhausted)?),
+        stdout: Some(Arc::new(Channel::reading(stdout_ours).map_err(exhausted)?)),
         stderr: Some(Arc::new(Channel::reading(stderr_ours).map_err(exhausted)?)),
     };
     Ok((Theirs { stdin, outputs: Some([stdout, stderr]) }, ours))
@@ -92,7 +102,7 @@ fn terminal(plan: &Plan, size: TerminalSize) -> Result<(Theirs, Ours), Failure> 
     let _stays = fchmod(&slave, Mode::from_raw_mode(0o620));
     let master = Channel::terminal(master).map_err(|error| failed("watch a terminal", error))?;
     let master = Arc::new(master);
-    let ours = Ours { stdin: plan.stdin.then(|| Arc::clone(&master)), stdout: master, stderr: None };
+    let ours = Ours { stdin: plan.stdin.then(|| Arc::clone(&master)), stdout: Some(master), stderr: None };
     Ok((Theirs { stdin: slave, outputs: None }, ours))
 }
 

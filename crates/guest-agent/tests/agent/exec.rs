@@ -421,3 +421,22 @@ async fn more_than_the_agent_runs_are_refused_with_the_reason() {
         assert!(begun.elapsed() < LIMIT);
     }
 }
+
+#[tokio::test]
+async fn a_program_whose_output_nobody_wants_has_no_streams_and_ends_as_any_other() {
+    let agent = AgentProcess::start();
+    let session = agent.session().await;
+    let script = "for fd in 0 1 2; do [ \"$(readlink /proc/$$/fd/$fd)\" = /dev/null ] || exit 9; done; \
+                  head -c 1000000 /dev/zero; exit 7";
+    let spec = ExecSpec { stdin: true, ..shell(script) };
+    let mut process = within(session.exec_without_output(spec)).await.unwrap();
+    assert_eq!(within(process.wait()).await.unwrap().exit, Exit::Code(7));
+    let missing = ExecSpec { argv: vec![b"/none".to_vec()], ..ExecSpec::default() };
+    let failed = within(session.exec_without_output(missing)).await;
+    assert!(matches!(failed, Err(ExecError::Failed(_))), "{failed:?}");
+    // Dropped, it is killed as others are.
+    let process = within(session.exec_without_output(shell("exec sleep 1000"))).await.unwrap();
+    let pid = process.pid().to_string();
+    drop(process);
+    assert_gone(&pid).await;
+}

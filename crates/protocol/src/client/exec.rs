@@ -76,6 +76,19 @@ impl Session {
         })
     }
 
+    /// Starts a program as [`exec`](Self::exec) does, all of whose standard streams are `/dev/null`. Whether `spec` asks for
+    /// an input makes no difference.
+    ///
+    /// # Errors
+    /// As of [`Self::exec`]; and if `spec` asks for a terminal.
+    pub async fn exec_without_output(&self, spec: ExecSpec) -> Result<Process, ExecError> {
+        let exec_id = ExecId::random();
+        let request = request(exec_id, ExecSpec { stdin: false, ..spec }, false);
+        let request = v1::ExecRequest { discard_output: true, ..request };
+        let (pid, events) = start(self, request).await?;
+        Ok(Process { pid, events, end: None, signaller: self.signaller(exec_id) })
+    }
+
     /// Starts a program that nobody owns, and returns its number in the guest when it runs. It outlives this session,
     /// and is kept after its exit, with the last of its output, until it is [forgotten](Self::forget) or too many are kept.
     ///
@@ -301,6 +314,7 @@ fn request(exec_id: ExecId, spec: ExecSpec, detached: bool) -> v1::ExecRequest {
         files: spec.files.into_iter().map(file).collect(),
         then: spec.then.into_iter().map(|argv| v1::Argv { argv }).collect(),
         rlimits: spec.rlimits.into_iter().map(rlimit).collect(),
+        discard_output: false,
     }
 }
 

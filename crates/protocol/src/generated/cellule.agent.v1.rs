@@ -179,6 +179,9 @@ pub struct ExecRequest {
     pub then: ::prost::alloc::vec::Vec<Argv>,
     #[prost(message, repeated, tag = "15")]
     pub rlimits: ::prost::alloc::vec::Vec<Rlimit>,
+    /// What it writes goes to /dev/null, and no streams for it come. Not with a terminal.
+    #[prost(bool, tag = "16")]
+    pub discard_output: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TerminalSize {
