@@ -146,7 +146,8 @@ fn a_program_finds_a_terminal_its_own_descriptors_and_its_own_control_group() {
     leftovers::assert_none(&home);
 }
 
-/// What each exec takes it gives back: streams, descriptors, control groups, memory.
+/// What each exec takes it gives back: streams, descriptors, control groups, memory. A few empty groups, with the
+/// descriptors that read them, stay for the next execs, however many there were.
 #[test]
 fn many_execs_in_a_row_leave_nothing_in_the_guest() {
     let home = Home::new();
@@ -166,7 +167,7 @@ fn many_execs_in_a_row_leave_nothing_in_the_guest() {
     }
     eventually("descriptors and control groups are given back", Duration::from_secs(20), || {
         let after = count();
-        after[0] <= before[0] && after[1] <= before[1]
+        after[0] <= before[0] + 20 && after[1] <= before[1] + 4
     });
     let after = count();
     assert!(after[2] < before[2] + 2048, "the agent grew from {} to {} KiB", before[2], after[2]);

@@ -23,8 +23,17 @@ use crate::fault::{Context, Fault};
 pub(crate) const MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// The group above all execs.
 const PARENT: &str = "exec";
-/// Groups that wait for another exec.
-const SPARE: usize = 8;
+/// Groups that wait for another exec. An exec is answered before its group is given back, so that one who starts them
+/// one after the other needs two.
+const SPARE: usize = 4;
+/// What a new group's files say that a program may have written to, as far as it would change the next exec.
+const NEW: [(&str, &str); 5] = [
+    ("memory.max", "max\n"),
+    ("memory.high", "max\n"),
+    ("memory.oom.group", "0\n"),
+    ("cgroup.type", "domain\n"),
+    ("cgroup.subtree_control", ""),
+];
 /// What may be left of the memory of a group that is used again: pages of files that its programs read or wrote, which
 /// stay its own. More of it would be taken for what the next exec needs.
 const LEFT: u64 = 256 * 1024;
@@ -174,7 +183,9 @@ impl Cgroup {
         let untouched = events.lines().all(|line| line.ends_with(" 0"))
             && !events.is_empty()
             && self.dir.metadata().is_ok_and(|dir| dir.nlink() == 2)
-            && fs::read(self.path.join("memory.max")).is_ok_and(|limit| limit == b"max\n");
+            && NEW
+                .iter()
+                .all(|(name, new)| fs::read(self.path.join(name)).is_ok_and(|is| is == new.as_bytes()));
         memory.left = number(&memory.current);
         if !untouched || memory.left > LEFT || memory.peak.write_at(b"reset", 0).is_err() {
             return false;
