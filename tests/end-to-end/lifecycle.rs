@@ -226,6 +226,10 @@ fn an_attached_one_without_rm_is_kept() {
 fn a_stopped_sandbox_whose_image_is_gone_says_so() {
     let home = Home::new();
     _ = home.cellule(["create", "--quiet", "--name", "orphan", "base", "true"]).output().exits(0);
+    // Not unasked.
+    _ = home.cellule(["image", "rm", "base"]).output().exits(125).says(&["orphan", "--force"]);
+    _ = home.cellule(["image", "prune", "--all"]).output().exits(0);
+    assert!(home.cellule(["images", "-q"]).output().exits(0).out().lines().count() == 1);
     _ = home.cellule(["image", "rm", "--force", "base"]).output().exits(0);
     _ = home.cellule(["start", "orphan"]).output().exits(125).says(&["image", "base"]);
     assert_eq!(home.cellule(["rm", "orphan"]).output().exits(0).out(), "orphan\n");

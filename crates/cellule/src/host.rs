@@ -1,9 +1,10 @@
 //! Where sandboxes live on this host, and which programs run them. The one place that asks the environment for it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use cellule_image::Store;
+use cellule_image::{Digest, Store};
 use cellule_supervisor::{Entry, Journal, Sandboxes};
 
 use crate::{Builder, Error, Sandbox};
@@ -101,6 +102,20 @@ impl Host {
     /// The store cannot be opened.
     pub fn images(&self) -> Result<Store, Error> {
         Store::open(self.home.join("images")).map_err(|error| Error::Images { source: Box::new(error) })
+    }
+
+    /// The images that sandboxes are made of, by id, each with one of those sandboxes: what [`Store::remove`] and
+    /// [`Store::prune`] cannot know of those that do not run.
+    ///
+    /// # Errors
+    /// The directory of the sandboxes cannot be read.
+    pub fn images_in_use(&self) -> Result<BTreeMap<Digest, String>, Error> {
+        let sandboxes = self.sandboxes()?.survey()?.entries.into_iter();
+        let used = sandboxes.filter_map(|entry| {
+            let name = entry.name.map_or_else(|| entry.spec.id.to_string(), |name| name.to_string());
+            Some((entry.spec.image_digest.parse().ok()?, format!("the sandbox {name}")))
+        });
+        Ok(used.collect())
     }
 
     /// Begins a sandbox of an image: a registry's reference, `oci:DIR[:TAG]`, `docker-archive:FILE`, a path of a root

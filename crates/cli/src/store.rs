@@ -53,7 +53,13 @@ pub(crate) fn failure(message: impl Into<String>, error: &Error) -> Failure {
             failure.hint("cellule runs images of this host's architecture; build or choose one for it")
         }
         Error::Locked { .. } => failure.hint("see what the other process does, and try again"),
-        Error::SeveralNames { .. } | Error::InUse { .. } => failure.hint("--force removes it all the same"),
+        Error::InUse { can_be_forced: false, .. } => {
+            failure.hint("cellule ps lists what runs; stop what uses it first")
+        }
+        Error::InUse { .. } => {
+            failure.hint("remove that sandbox first (cellule rm); with --force the image goes, and the sandbox starts no more")
+        }
+        Error::SeveralNames { .. } => failure.hint("--force removes it all the same"),
         _ => failure,
     }
 }

@@ -1,5 +1,6 @@
 //! `cellule image …`: what is done with images besides getting and running them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{File, Permissions};
 use std::io::{IsTerminal as _, Write as _};
@@ -8,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use cellule::Host;
 use cellule_image::{
-    Error, ImageConfig, Import, ImportFrom, LoadFrom, PruneOptions, Reference, RemoveOptions, Source, Store,
+    Digest, Error, ImageConfig, Import, ImportFrom, LoadFrom, PruneOptions, Reference, RemoveOptions, Source,
+    Store,
 };
 
 use crate::failure::Failure;
@@ -77,11 +80,16 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
-    let images = store::open(host::locate()?.home())?;
+    let host = host::locate()?;
+    let images = store::open(host.home())?;
     match command {
         Command::Inspect { images: names } => inspect(&images, &names),
-        Command::Rm { images: names, force } => remove(&images, &names, force),
-        Command::Prune { all, dry_run } => prune(&images, all, dry_run),
+        Command::Rm { images: names, force } => {
+            remove(&images, &names, &RemoveOptions { force, in_use: in_use(&host)? })
+        }
+        Command::Prune { all, dry_run } => {
+            prune(&images, &PruneOptions { dry_run, all, in_use: in_use(&host)? })
+        }
         Command::Import { change, get, source, name } => import(&images, &change, &get, &source, name),
         Command::Load { input, get } => load(&images, input, &get),
         Command::Save { output, images: names } => save(&images, output, &names),
@@ -97,10 +105,14 @@ fn inspect(images: &Store, names: &[String]) -> Result<(), Failure> {
     crate::answer(&json::pretty(&infos)?)
 }
 
-fn remove(images: &Store, names: &[String], force: bool) -> Result<(), Failure> {
+/// The images that sandboxes need, those included that do not run now.
+fn in_use(host: &Host) -> Result<BTreeMap<Digest, String>, Failure> {
+    host.images_in_use().map_err(|error| Failure::because("cannot look which images sandboxes use", &error))
+}
+
+fn remove(images: &Store, names: &[String], options: &RemoveOptions) -> Result<(), Failure> {
     for name in names {
-        let options = RemoveOptions { force, ..RemoveOptions::default() };
-        let removed = images.remove(name, &options);
+        let removed = images.remove(name, options);
         let removed = removed.map_err(|error| store::failure(format!("cannot remove {name}"), &error))?;
         for name in &removed.untagged {
             crate::answer(&format!("untagged {name}\n"))?;
@@ -112,9 +124,9 @@ fn remove(images: &Store, names: &[String], force: bool) -> Result<(), Failure> 
     Ok(())
 }
 
-fn prune(images: &Store, all: bool, dry_run: bool) -> Result<(), Failure> {
-    let options = PruneOptions { dry_run, all, ..PruneOptions::default() };
-    let pruned = images.prune(&options).map_err(|error| store::failure("cannot prune the images", &error))?;
+fn prune(images: &Store, options: &PruneOptions) -> Result<(), Failure> {
+    let dry_run = options.dry_run;
+    let pruned = images.prune(options).map_err(|error| store::failure("cannot prune the images", &error))?;
     let verb = if dry_run { "would delete" } else { "deleted" };
     let mut text = String::new();
     for (id, names) in &pruned.images {
