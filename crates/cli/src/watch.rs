@@ -1,6 +1,7 @@
-//! Shows on a terminal what takes time: a bar for bytes, a line for the rest. On no terminal it says nothing.
+//! Shows what takes time. On a terminal a bar for bytes and a line for the rest, which vanish; elsewhere, such as in a log, a
+//! line for each step that begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::failure::printable;
 pub(crate) struct Watch {
     bars: MultiProgress,
     shown: Mutex<BTreeMap<Key, ProgressBar>>,
+    /// What was said line by line, where bars cannot be shown.
+    said: Option<Mutex<BTreeSet<String>>>,
 }
 
 /// What a bar is for.
@@ -28,24 +31,42 @@ enum Key {
 }
 
 impl Watch {
-    /// One that shows what happens, if standard error is a terminal and `quiet` is not set.
+    /// One that shows what happens, unless `quiet` is set.
     pub(crate) fn new(quiet: bool) -> Self {
-        let shown = !quiet && std::io::stderr().is_terminal();
-        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { bars: MultiProgress::with_draw_target(target), shown: Mutex::default() }
+        let terminal = std::io::stderr().is_terminal();
+        let target =
+            if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let said = (!terminal && !quiet).then(Mutex::default);
+        Self { bars: MultiProgress::with_draw_target(target), shown: Mutex::default(), said }
+    }
+
+    /// Says a step that begins, once, where there are no bars.
+    fn line(&self, label: &str) {
+        let Some(said) = &self.said else { return };
+        if said.lock().unwrap_or_else(PoisonError::into_inner).insert(label.to_owned()) {
+            crate::say(&format!("cellule: {}\n", printable(label)));
+        }
     }
 
     fn bar(&self, key: Key, total: u64, label: &str) -> ProgressBar {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = shown.entry(key).or_insert_with(|| {
             let bar = self.bars.add(ProgressBar::new(total));
-            bar.set_style(style(total > 0));
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        bar.set_length(total);
+        // One bar serves the steps of a set-up, of which only some are counted.
+        if bar.length() != Some(total) || bar.message().is_empty() {
+            bar.set_style(style(total > 0));
+            bar.set_length(total);
+        }
         bar.set_message(printable(label));
         bar.clone()
+    }
+
+    fn note(&self, label: &str) {
+        self.line(label);
+        _ = self.bar(Key::Note, 0, label);
     }
 
     fn finish(&self, key: &Key) {
@@ -67,17 +88,20 @@ impl Watch {
             Event::Resolving { source } => _ = self.bar(Key::Note, 0, &format!("looking for {source}")),
             Event::Resolved { .. } => self.finish(&Key::Note),
             Event::Layer { number, of, bytes, size } => {
+                self.line(&format!("fetching layers, {of} in all"));
                 self.bar(Key::Layer(*number), *size, &format!("layer {number} of {of}")).set_position(*bytes);
             }
             Event::LayerReady { number, .. } => self.finish(&Key::Layer(*number)),
             Event::Retrying { registry, reason, after } => {
-                _ = self.bar(Key::Note, 0, &format!("{registry}: {reason}; again in {} s", after.as_secs()));
+                self.note(&format!("{registry}: {reason}; again in {} s", after.as_secs()));
             }
             Event::Waiting { what } => {
-                _ = self.bar(Key::Note, 0, &format!("another process makes {what}; waiting for it"));
+                self.note(&format!("another process makes {what}; waiting for it"));
             }
             Event::Building { bytes, size } => {
-                self.bar(Key::Building, *size, "building the root filesystem").set_position(*bytes);
+                let label = "building the root filesystem";
+                self.line(label);
+                self.bar(Key::Building, *size, label).set_position(*bytes);
             }
             Event::Done => self.clear(),
             _ => {}
@@ -87,6 +111,7 @@ impl Watch {
     /// What happens to the boot bundle.
     pub(crate) fn boot(&self, progress: cellule_boot::Progress) {
         let label = phase(progress.phase);
+        self.line(label);
         self.bar(Key::Setup, progress.total.unwrap_or(0), label).set_position(progress.done);
     }
 }

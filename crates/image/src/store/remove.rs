@@ -83,10 +83,11 @@ fn check_unused(name: &str, same: &[&ImageInfo], by_name: bool, options: &Remove
     let in_use =
         |user: &str, can_be_forced| Error::InUse { image: name.into(), user: user.into(), can_be_forced };
     for image in same {
+        let known = options.in_use.get(&image.id).map(String::as_str);
         if is_held(image) {
-            return Err(in_use("a running process", false));
+            return Err(in_use(known.unwrap_or("a running process"), false));
         }
-        if let Some(user) = options.in_use.get(&image.id).filter(|_| !options.force) {
+        if let Some(user) = known.filter(|_| !options.force) {
             return Err(in_use(user, true));
         }
     }
