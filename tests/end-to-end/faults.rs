@@ -29,7 +29,7 @@ fn a_killed_run_leaves_nothing() {
 #[test]
 fn a_killed_engine_is_an_error_that_names_it_and_leaves_nothing() {
     let home = Home::new();
-    let running = home.run(["--quiet", "base", "sleep", "1000"]).start();
+    let running = home.run(["--quiet", "--cold", "base", "sleep", "1000"]).start();
     let (_, engine) = leftovers::running(&home);
     // Once while it boots and once, below, while a program runs: both are the same to its user.
     kill(engine);

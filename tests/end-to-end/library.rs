@@ -121,7 +121,7 @@ fn a_start_that_is_given_up_leaves_nothing() {
     let home = Home::new();
     run(async {
         for wait in [50, 400, 1500] {
-            let starting = host(&home).sandbox("base").start();
+            let starting = host(&home).sandbox("base").cold(true).start();
             let given_up = tokio::time::timeout(Duration::from_millis(wait), starting).await;
             assert!(given_up.is_err(), "a boot in {wait} ms");
         }

@@ -132,6 +132,7 @@ fn inspect_knows_what_a_sandbox_is_and_what_runs_it() {
         "/tmp",
         "-u",
         "nobody",
+        "--cold",
         "base",
         "sleep",
         "1000",

@@ -24,6 +24,7 @@ mod streams;
 mod survival;
 mod terminal;
 mod time;
+mod warm;
 
 use cellule_tests::{Home, leftovers};
 
@@ -46,11 +47,11 @@ fn quiet_says_nothing_of_its_own() {
 #[test]
 fn verbose_tells_each_phase_with_its_time() {
     let home = Home::new();
-    let outcome = home.run(["--verbose", "base", "true"]).output().exits(0);
-    let said = outcome.err();
-    let phases =
-        ["boot bundle", "image", "launch", "boot", "handshake", "command started", "command", "in all"];
-    for phase in phases {
+    let cold = home.run(["--verbose", "--cold", "base", "true"]).output().exits(0).err();
+    let warm = home.run(["--verbose", "base", "true"]).output().exits(0).err();
+    let all = ["boot bundle", "image", "handshake", "command started", "command", "in all"];
+    let phases = |said, own: [&'static str; 2]| all.into_iter().chain(own).map(move |phase| (said, phase));
+    for (said, phase) in phases(&cold, ["launch", "boot"]).chain(phases(&warm, ["restore", "agent"])) {
         // The name, spaces up to a column, the time: `boot` must not be taken for `boot bundle`.
         let told = said.lines().any(|line| {
             let rest = line.strip_prefix("cellule: ").and_then(|line| line.strip_prefix(phase));

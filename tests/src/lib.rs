@@ -77,7 +77,9 @@ impl Home {
 
     /// Gives an empty one the boot bundle that is set up.
     pub fn share(&self) {
-        for shared in ["bundles", "kernels", "bases"] {
+        let templates = setting("CELLULE_TEST_HOME").join("templates");
+        fs::create_dir_all(templates).unwrap();
+        for shared in ["bundles", "kernels", "bases", "templates"] {
             symlink(setting("CELLULE_TEST_HOME").join(shared), self.path().join(shared)).unwrap();
         }
     }

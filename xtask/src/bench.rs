@@ -23,6 +23,8 @@ use crate::Result;
 enum Section {
     /// From a start to an agent that answers, and to a command's first output
     Boot,
+    /// The same from a template
+    Start,
     /// Programs started in a sandbox that runs
     Exec,
     /// Files into a sandbox and out of it
@@ -43,6 +45,9 @@ pub(crate) struct Arguments {
     /// How many times a boot is measured
     #[arg(long, default_value_t = 10)]
     boots: u32,
+    /// How many times a start from a template is measured
+    #[arg(long, default_value_t = 30)]
+    starts: u32,
     /// How many times an exec is measured
     #[arg(long, default_value_t = 50)]
     execs: u32,
@@ -108,6 +113,7 @@ impl Run<'_> {
     fn measure(&mut self, section: Section) -> Result<()> {
         match section {
             Section::Boot => self.boot(),
+            Section::Start => self.start(),
             Section::Exec => self.exec(),
             Section::Files => self.files(),
             Section::Idle => self.idle(),
@@ -129,6 +135,25 @@ impl Run<'_> {
         {
             self.time(what, times, ("bare QEMU to its init", &bare));
         }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let (mut warm, mut cold, mut library, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let restored = self.runtime.block_on(self.floor.saved())?;
+        // The first makes the template.
+        self.bench.whole_run(false)?;
+        for turn in 0..self.arguments.starts {
+            bare.push(self.runtime.block_on(restored.to_first_fork())?);
+            library.push(self.runtime.block_on(self.bench.warm_to_output())?);
+            warm.push(self.bench.whole_run(false)?);
+            if turn % 5 == 0 {
+                cold.push(self.bench.whole_run(true)?);
+            }
+        }
+        self.time("`cellule run base true`, warm", &warm, ("the same with --cold", &cold));
+        let floor = ("bare QEMU restored, and fork, exec and end in it", bare.as_slice());
+        self.time("library: start from a template to first output", &library, floor);
         Ok(())
     }
 

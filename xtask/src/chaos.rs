@@ -46,6 +46,17 @@ pub(crate) struct Arguments {
     home: Option<PathBuf>,
 }
 
+/// How its machine starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    Warm,
+    Cold,
+    /// There is no template: one is made.
+    First,
+}
+
+const BEGINS: [Begin; 4] = [Begin::Warm, Begin::Warm, Begin::Cold, Begin::First];
+
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
@@ -153,7 +164,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     });
     let failures = failures.into_inner()?;
-    let left = leftovers(&home);
+    let left = leftovers(&program, &home);
     println!(
         "chaos: {} rounds in {:.0} s: {} failed; the slowest `ps` took {} ms",
         arguments.rounds,
@@ -174,6 +185,7 @@ struct Round<'a> {
     scene: Scene,
     victim: Victim,
     remove: bool,
+    begin: Begin,
     moment: Duration,
     program: &'a Path,
     home: &'a Path,
@@ -193,13 +205,15 @@ impl<'a> Round<'a> {
         let scene = SCENES[random.below(SCENES.len())];
         let victim = VICTIMS[random.below(VICTIMS.len())];
         let remove = random.below(2) == 0;
-        let span = match scene {
-            Scene::Attached | Scene::Detached => SPAN,
-            Scene::Exec | Scene::Stopping | Scene::Paused => SPAN / 10,
+        let begin = BEGINS[random.below(BEGINS.len())];
+        let span = match (scene, begin) {
+            (Scene::Attached | Scene::Detached, Begin::Cold | Begin::First) => SPAN,
+            (Scene::Attached | Scene::Detached, Begin::Warm) => SPAN / 6,
+            (Scene::Exec | Scene::Stopping | Scene::Paused, _) => SPAN / 10,
         };
         let moment =
             Duration::from_micros(random.next() % u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
-        Self { name: format!("round-{number}"), scene, victim, remove, moment, program, home }
+        Self { name: format!("round-{number}"), scene, victim, remove, begin, moment, program, home }
     }
 
     fn cellule(&self, words: &[&str]) -> Command {
@@ -219,9 +233,16 @@ impl<'a> Round<'a> {
         let run = |detach: &'static [&'static str]| {
             let mut words = vec!["run", "--quiet", "--name", &self.name, &rm];
             words.extend(detach);
+            words.extend((self.begin == Begin::Cold).then_some("--cold"));
             words.extend(["base", "sleep", "1000"]);
             words.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
+        if self.begin == Begin::First {
+            let pruned = self.cellule(&["template", "prune", "--all"]).stdout(Stdio::null()).status();
+            if !pruned.is_ok_and(|status| status.success()) {
+                return Err("the templates cannot be removed".to_owned());
+            }
+        }
         let words = if self.scene == Scene::Attached { run(&[]) } else { run(&["-d"]) };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut client = self.start(&words)?;
@@ -420,14 +441,17 @@ fn processes_of(words: &BTreeSet<String>) -> Vec<(u32, String)> {
 }
 
 /// What is left of all rounds: processes, directories, names, and control groups that bear the product's name.
-fn leftovers(home: &Path) -> Vec<String> {
+fn leftovers(program: &Path, home: &Path) -> Vec<String> {
     let names = |dir: &str| -> Vec<String> {
         let entries = fs::read_dir(home.join(dir)).into_iter().flatten().flatten();
         entries.map(|entry| format!("{dir}/{}", entry.file_name().to_string_lossy())).collect()
     };
     let mut left = Vec::new();
     until(Duration::from_secs(15), || {
+        // Half made templates are swept by whoever comes next, as dead sandboxes are.
+        _ = Command::new(program).arg("ps").env("CELLULE_HOME", home).stdout(Stdio::null()).status();
         left = names("sandboxes");
+        left.extend(names("templates").into_iter().filter(|name| name.contains(".tmp-")));
         left.extend(names("names"));
         let path = home.to_string_lossy().into_owned();
         left.extend(

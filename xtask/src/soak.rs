@@ -71,7 +71,7 @@ fn push<T>(list: &Mutex<Vec<T>>, item: T) {
 fn boot(program: &std::path::Path, home: &std::path::Path) -> std::result::Result<Duration, String> {
     let begun = Instant::now();
     let output = Command::new(program)
-        .args(["run", "--quiet", "base", "echo", "alive"])
+        .args(["run", "--quiet", "--cold", "base", "echo", "alive"])
         .env("CELLULE_HOME", home)
         .stdin(Stdio::null())
         .output()

@@ -16,7 +16,7 @@ use cellule_engine::{CpuCount, EngineChoice, MemorySize};
 use cellule_image::{Image, Options, Policy};
 use cellule_supervisor::{
     Entry, FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxDir, SandboxId, SandboxName,
-    SandboxSpec, Tmpfs,
+    SandboxSpec, TemplateCache, Tmpfs,
 };
 
 use crate::process::{self, UserSettings};
@@ -71,6 +71,8 @@ pub struct Builder {
     remove: bool,
     ttl: Option<Duration>,
     idle: Option<(Duration, IdleAction)>,
+    cold: bool,
+    template_cache: u64,
     pull: Policy,
     options: Options,
     progress: ProgressSink,
@@ -101,6 +103,9 @@ impl Builder {
     /// Memory of a machine, if nobody says otherwise.
     pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
+    /// What all templates together may take on disk, if nobody says otherwise: some forty small ones.
+    pub const DEFAULT_TEMPLATE_CACHE: u64 = 4 << 30;
+
     pub(crate) fn new(host: Host, image: String) -> Self {
         Self {
             host,
@@ -122,6 +127,8 @@ impl Builder {
             remove: true,
             ttl: None,
             idle: None,
+            cold: false,
+            template_cache: Self::DEFAULT_TEMPLATE_CACHE,
             pull: Policy::Missing,
             options: Options::default(),
             progress: Arc::new(|_| ()),
@@ -304,6 +311,18 @@ impl Builder {
         self
     }
 
+    /// Boots the machine each time it is started, in place of going on from where one like it had booted before.
+    pub fn cold(mut self, cold: bool) -> Self {
+        self.cold = cold;
+        self
+    }
+
+    /// Lets all templates together take this many bytes on disk; those that were not used for longest make room.
+    pub fn template_cache(mut self, bytes: u64) -> Self {
+        self.template_cache = bytes;
+        self
+    }
+
     /// Stops or pauses the sandbox after this long without any use: no command but the main program, no file operation,
     /// nobody attached.
     pub fn idle_timeout(mut self, after: Duration, action: IdleAction) -> Self {
@@ -342,9 +361,19 @@ impl Builder {
             sink(&Progress::Image(event));
         });
         let engine = self.engine.engine(self.host.qemu().map(PathBuf::from));
-        // A host without an engine is known before an image is downloaded for nothing; one that has it waits for nothing.
-        let checked = async { engine.check().await.map_err(Error::Engine) };
-        let (_, (bundle, image)) = tokio::try_join!(checked, self.bundle_and_image(&progress))?;
+        // A host without an engine is known before an image is downloaded for nothing. Where all is here already, nobody waits
+        // for the engine to say its version: the launch asks for it too.
+        let (bundle, image) = {
+            let mut got = Box::pin(self.bundle_and_image(&progress));
+            tokio::select! {
+                biased;
+                checked = engine.check() => {
+                    checked.map_err(Error::Engine)?;
+                    got.await?
+                }
+                got = &mut got => got?,
+            }
+        };
         let spec = self.spec(engine.name(), &bundle, &image)?;
         Ok(Prepared { host: self.host, name: self.name, spec, image, emulated: engine.emulates_cpu() })
     }
@@ -423,6 +452,12 @@ impl Builder {
                 .map(|ttl| now.saturating_add(i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX))),
             idle: self.idle.map(|(after, action)| IdleRule { after_ms: millis(after), action }),
             labels: self.labels.clone(),
+            templates: (!self.cold).then(|| TemplateCache {
+                dir: self.host.templates(self.template_cache).dir().to_path_buf(),
+                limit: self.template_cache,
+                boot: bundle.id.clone(),
+                rootfs: image.rootfs.digest.to_string(),
+            }),
         })
     }
 
@@ -492,6 +527,7 @@ impl Prepared {
         let sandboxes = self.host.sandboxes()?;
         // What others left is no reason not to start.
         _ = sandboxes.sweep();
+        self.host.sweep_templates();
         let dir: SandboxDir = sandboxes.create(&self.spec, self.name.as_ref())?;
         Sandbox::launch(self.host, self.spec, self.name, dir, &program, Some(self.image)).await
     }

@@ -5,9 +5,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cellule_image::{Digest, Store};
+use cellule_snapshot::Templates;
 use cellule_supervisor::{Entry, Journal, Sandboxes};
 
 use crate::{Builder, Error, Sandbox};
+
+/// Where in the state directory templates are.
+const TEMPLATES: &str = "templates";
 
 /// This host, as far as sandboxes go: the state directory, the `cellule` program and QEMU's.
 ///
@@ -96,6 +100,17 @@ impl Host {
         Ok(Sandboxes::open(&self.home)?)
     }
 
+    /// The machines that sandboxes start from, which may take this many bytes on disk.
+    pub fn templates(&self, limit: u64) -> Templates {
+        Templates::new(self.home.join(TEMPLATES), limit)
+    }
+
+    /// Removes what is left of templates whose makers were killed. That something of it stays is no reason for anything to
+    /// fail: the next one looks again.
+    pub(crate) fn sweep_templates(&self) {
+        _ = self.templates(0).sweep();
+    }
+
     /// Its images.
     ///
     /// # Errors
@@ -129,6 +144,7 @@ impl Host {
     /// # Errors
     /// The directory cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>, Error> {
+        self.sweep_templates();
         Ok(self.sandboxes()?.list()?)
     }
 

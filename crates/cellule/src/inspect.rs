@@ -73,8 +73,12 @@ pub struct InspectImage {
 /// How a machine was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct InspectStart {
-    /// cold: the kernel booted.
+    /// cold: the kernel booted; warm: the machine went on from a template.
     pub kind: String,
+    /// The template.
+    pub template: Option<String>,
+    /// Why it is cold, where it might have been warm, or that the template had to be made.
+    pub note: Option<String>,
     /// The steps in their order.
     pub phases: Vec<InspectPhase>,
 }
@@ -186,6 +190,7 @@ impl Inspect {
         let live = entry.is_live();
         let engine_pid = record.engine_pids.first().map(|process| process.pid).filter(|_| live);
         let started = record.main.as_ref();
+        let template = record.start.as_ref().and_then(|start| start.template.clone());
         let exit = started.and_then(|main| main.exit.as_ref());
         Self {
             id: spec.id.to_string(),
@@ -204,7 +209,9 @@ impl Inspect {
             supervisor_pid: record.supervisor_pid.filter(|_| live),
             engine_pid,
             start: InspectStart {
-                kind: "cold".to_owned(),
+                kind: if template.is_some() { "warm" } else { "cold" }.to_owned(),
+                template,
+                note: record.start.as_ref().and_then(|start| start.note.clone()),
                 phases: record
                     .phases
                     .iter()

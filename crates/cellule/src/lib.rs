@@ -54,6 +54,7 @@ pub use cellule_protocol::client::{
     AttachEvent, AttachSpec, Attachment, ExecId, ExecInfo, Exit, ExitStatus, Rlimit, StartFailure,
     StartFailureKind, Stdio, TerminalSize, Usage,
 };
+pub use cellule_snapshot::{Error as TemplateError, Template, TemplateId, TemplateState, Templates};
 pub use cellule_supervisor::{
     Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, State, Status, StopOptions,
 };

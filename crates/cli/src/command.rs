@@ -33,6 +33,7 @@ mod start;
 mod stats;
 mod stop;
 mod supervise;
+mod template;
 mod top;
 mod unpause;
 mod wait;
@@ -82,6 +83,8 @@ enum Command {
     Images(images::Arguments),
     #[command(subcommand)]
     Image(image::Command),
+    #[command(subcommand)]
+    Template(template::Command),
     Login(login::Arguments),
     Logout(logout::Arguments),
     Setup(setup::Arguments),
@@ -128,6 +131,7 @@ pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
         Command::Pull(arguments) => pull::run(&arguments),
         Command::Images(arguments) => images::run(&arguments),
         Command::Image(command) => image::run(command),
+        Command::Template(command) => template::run(&command),
         Command::Login(arguments) => login::run(&arguments),
         Command::Logout(arguments) => logout::run(&arguments),
         Command::Setup(arguments) => setup::run(arguments),

@@ -88,6 +88,12 @@ pub(crate) struct SandboxOptions {
     /// What to do then
     #[arg(long, default_value = "stop", value_enum, requires = "idle_timeout")]
     idle_action: IdleActionName,
+    /// Boot the machine at each start; otherwise it goes on from where the first one like it had booted
+    #[arg(long)]
+    cold: bool,
+    /// What all templates together may take on disk; those not used for longest make room
+    #[arg(long, default_value = "4g", value_name = "SIZE", value_parser = quantity::parse_size)]
+    template_cache: u64,
     /// When to ask the registry: always, missing or never
     #[arg(long, default_value = "missing", value_name = "WHEN", value_parser = parse_policy)]
     pull: Policy,
@@ -165,6 +171,8 @@ impl SandboxOptions {
             .variables(variables)
             .engine(self.engine)
             .read_only(self.read_only)
+            .cold(self.cold)
+            .template_cache(self.template_cache)
             .pull(self.pull)
             .image_options(self.get.options(watch))
             .progress(move |progress| match progress {

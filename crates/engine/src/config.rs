@@ -5,6 +5,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::thread;
 
+use crate::SavedMachine;
+
 /// Most disks that a machine may have. The smallest machine has places for eight devices, one of them the agent's port.
 pub const MAX_DISKS: usize = 6;
 /// What virtio gives a disk to name itself with, in bytes.
@@ -16,10 +18,8 @@ const MIB: u64 = 1 << 20;
 /// What a machine is made of.
 #[derive(Debug)]
 pub struct MachineConfig {
-    /// An uncompressed ELF kernel for x86-64 with a PVH entry.
-    pub kernel: File,
-    /// A cpio archive in the "newc" form, or several one after the other.
-    pub initramfs: File,
+    /// Where the guest begins.
+    pub start: Start,
     /// How many CPUs the guest sees.
     pub cpus: CpuCount,
     /// How much memory the guest's machine has, its kernel's own included.
@@ -29,10 +29,28 @@ pub struct MachineConfig {
     /// A directory that is the caller's alone (mode 0700) and exists: sockets are made in it, and removed at the
     /// machine's end.
     pub dir: PathBuf,
-    /// What is added to the kernel's command line; may be empty.
-    pub cmdline: String,
     /// Where the whole of the console goes, if anywhere. Its last part is kept in memory in any case.
     pub console_log: Option<ConsoleLog>,
+}
+
+/// Where a guest begins.
+#[derive(Debug)]
+pub enum Start {
+    /// At its kernel's first instruction.
+    Boot(Kernel),
+    /// Where a guest was saved: then all else here must be as it was for that one.
+    Restore(Box<SavedMachine>),
+}
+
+/// What a guest boots from.
+#[derive(Debug)]
+pub struct Kernel {
+    /// An uncompressed ELF kernel for x86-64 with a PVH entry.
+    pub kernel: File,
+    /// A cpio archive in the "newc" form, or several one after the other.
+    pub initramfs: File,
+    /// What is added to the kernel's command line; may be empty.
+    pub cmdline: String,
 }
 
 /// A file for what the guest writes to its console. When it is full it becomes `<path>.1`, in place of the one
@@ -256,8 +274,7 @@ mod tests {
     fn two_disks_with_one_serial_are_refused() -> std::io::Result<()> {
         let null = || File::open("/dev/null");
         let config = MachineConfig {
-            kernel: null()?,
-            initramfs: null()?,
+            start: Start::Boot(Kernel { kernel: null()?, initramfs: null()?, cmdline: String::new() }),
             cpus: CpuCount::ONE,
             memory: MemorySize::MIN,
             disks: vec![
@@ -265,7 +282,6 @@ mod tests {
                 Disk::writable(null()?, "a").expect("a good serial"),
             ],
             dir: PathBuf::from("/"),
-            cmdline: String::new(),
             console_log: None,
         };
         assert_eq!(config.check(), Err(ConfigError::Serial { serial: "a".to_owned() }));

@@ -1,11 +1,15 @@
 //! The two traits that every driver implements.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::{AgentStream, ConnectError, ControlError, EngineProblem, ExitReason, LaunchError, MachineConfig};
+use crate::{
+    AgentStream, ConnectError, ControlError, EngineProblem, ExitReason, LaunchError, MachineConfig,
+    SaveError, SavedMachine,
+};
 
 /// What can execute a virtual machine on this host.
 #[async_trait]
@@ -20,8 +24,8 @@ pub trait Engine: Debug + Send + Sync {
     /// Looks whether a machine could be launched here, without launching one. Takes tens of milliseconds.
     async fn check(&self) -> Result<EngineInfo, EngineProblem>;
 
-    /// Starts a machine, its guest running from the kernel's first instruction. Must be called within a tokio
-    /// runtime; the machine's events are handled by tasks of that runtime.
+    /// Starts a machine, its guest running from the kernel's first instruction, or on from where it was saved. Must be called
+    /// within a tokio runtime; the machine's events are handled by tasks of that runtime.
     async fn launch(&self, config: MachineConfig) -> Result<Box<dyn Machine>, LaunchError>;
 }
 
@@ -40,15 +44,13 @@ pub struct EngineInfo {
 #[async_trait]
 pub trait Machine: Debug + Send + Sync {
     /// Opens the byte stream to the program in the guest that holds the port `cellule.agent`. May be called
-    /// before that program runs: what is written waits for it. One stream is open at a time, and each is a
-    /// session of its own: the guest sees the end of the former before the next begins.
+    /// before that program runs: what is written waits for it. One stream is open at a time.
     ///
-    /// The guest's side of this contract:
-    /// - at the end of file, or a hang-up, it closes the port, waits some 20 ms, and opens it again, until it finds
-    ///   the host there (`poll` without `POLLHUP`);
-    /// - it opens the port with `O_NONBLOCK`: a write that blocks while the host is away would do so until the next
-    ///   session, which waits for the end of this one;
-    /// - it speaks first in each session, so that nothing of ours is on its way while it closes the former one.
+    /// Nothing separates a stream from the one before, or from the one that was open when the guest was saved: the guest may
+    /// not have noticed that one's end, and either side may still get bytes of it. Whoever speaks over a stream finds its
+    /// beginning by itself, such as behind a greeting that is never said twice. In return no time passes between two streams.
+    ///
+    /// A guest opens the port with `O_NONBLOCK`: a write that blocks while no host is there would do so until the next one.
     async fn connect(&self) -> Result<AgentStream, ConnectError>;
 
     /// Stops all of the guest's processors. Its clock stands still as well. Pausing twice is no error.
@@ -56,6 +58,12 @@ pub trait Machine: Debug + Send + Sync {
 
     /// Lets a paused guest go on. Resuming a running one is no error.
     async fn resume(&self) -> Result<(), ControlError>;
+
+    /// Saves a paused machine, which stays as it is. `memory` is an empty file of the caller's, which gets the pages that
+    /// differ from what the machine's memory was at first; so is what disks hold the caller's to keep.
+    ///
+    /// A guest that is restored finds its port without a host, whether or not a stream was open when it was saved.
+    async fn save(&self, memory: File) -> Result<SavedMachine, SaveError>;
 
     /// What the machine does now.
     fn state(&self) -> MachineState;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::{ConfigError, ExitReason, KernelProblem};
+use crate::{ConfigError, ExitReason, KernelProblem, Mismatch};
 
 /// Why an engine can't be used on this host.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,15 @@ pub enum LaunchError {
     /// The kernel can't be booted.
     #[error("the guest's kernel can't be booted")]
     Kernel(#[from] KernelProblem),
+    /// What was saved can't go on here.
+    #[error("the saved machine can't go on here")]
+    Mismatch(#[from] Mismatch),
+    /// What was saved can't be what the machine is to be restored from.
+    #[error("the saved machine is damaged: {why}")]
+    Damaged {
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Something in the machine's directory could not be made.
     #[error("can't make {path}")]
     Directory {
@@ -121,6 +130,32 @@ pub enum ControlError {
     },
 }
 
+/// Why a machine was not saved. It is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// It runs: what it changes meanwhile would be in one part and not in the other.
+    #[error("the machine is not paused")]
+    NotPaused,
+    /// The engine could not be told to.
+    #[error("the engine does not answer as it should")]
+    Control(#[from] ControlError),
+    /// Its memory could not be read or kept.
+    #[error("can't {what}")]
+    Host {
+        /// What was to be done.
+        what: &'static str,
+        /// Why it was not.
+        #[source]
+        source: io::Error,
+    },
+    /// The engine's own state has more than can be kept of it.
+    #[error("the state of the machine's devices has {bytes} bytes")]
+    TooLarge {
+        /// How many it has.
+        bytes: u64,
+    },
+}
+
 /// Why no stream to the guest's program was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -130,15 +165,6 @@ pub enum ConnectError {
     /// The machine ended.
     #[error("the machine has ended: {0}")]
     Exited(ExitReason),
-    /// The former stream is closed, but the guest did not let go of it.
-    #[error("the guest has not closed its end of the former stream within {limit:?}")]
-    NotReleased {
-        /// How long was waited.
-        limit: Duration,
-    },
-    /// The engine could not be asked about the stream.
-    #[error("the engine does not answer as it should")]
-    Control(#[from] ControlError),
     /// The socket can't be connected to.
     #[error("can't connect to {path}")]
     Socket {

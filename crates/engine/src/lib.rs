@@ -10,6 +10,8 @@
 //!                      │    ▲                                                      ▲
 //!                pause ▼    │ resume                                               │
 //!                      Paused ─────────────────────────────────────────────────────┘
+//!                       │  ▲
+//!                       └──┘ save ──▶ a SavedMachine, from which any number can be launched
 //! ```
 //! A launch that fails leaves nothing behind; nor does a machine that exited or was dropped.
 //!
@@ -24,12 +26,16 @@ mod exit;
 mod kernel;
 pub mod kvm;
 pub mod qemu;
+mod saved;
 mod stream;
 
 pub use choice::{ChoiceError, EngineChoice};
-pub use config::{ConfigError, ConsoleLog, CpuCount, Disk, MAX_DISKS, MachineConfig, MemorySize};
+pub use config::{
+    ConfigError, ConsoleLog, CpuCount, Disk, Kernel, MAX_DISKS, MachineConfig, MemorySize, Start,
+};
 pub use engine::{Engine, EngineInfo, HostProcess, Machine, MachineState, ProcessRole};
-pub use error::{ConnectError, ControlError, EngineProblem, LaunchError};
+pub use error::{ConnectError, ControlError, EngineProblem, LaunchError, SaveError};
 pub use exit::ExitReason;
 pub use kernel::KernelProblem;
+pub use saved::{DEVICES_MAX, InvalidPages, Mismatch, Origin, PAGE, PageRange, Pages, SavedMachine};
 pub use stream::AgentStream;

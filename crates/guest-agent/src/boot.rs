@@ -13,12 +13,14 @@ mod mounts;
 mod rest;
 mod root;
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use cellule_protocol::v1::{BootStep, Problem, problem::Kind};
 use rustix::time::{ClockId, clock_gettime};
 
+pub(crate) use self::root::read_ahead;
 use crate::cgroup::Cgroups;
 use crate::fault::Fault;
 use crate::insight::diff::Sides;
@@ -44,6 +46,8 @@ pub struct System {
     pub files: Option<OwnedFd>,
     /// What the root filesystem is made of, if there is one.
     pub(crate) sides: Option<Arc<Sides>>,
+    /// The disk with the image, if there is a root filesystem.
+    pub(crate) image: Option<File>,
     /// The control groups, if the kernel has them.
     pub cgroups: Option<Cgroups>,
 }
@@ -64,6 +68,7 @@ pub fn boot() -> Booted {
         Ok(parts) => {
             system.files = Some(parts.files);
             system.sides = Some(Arc::new(parts.sides));
+            system.image = Some(parts.image);
             for (name, mount) in mounts::CONTAINER {
                 log.step(name, Kind::Mount, mount);
             }

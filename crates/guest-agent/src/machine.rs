@@ -24,7 +24,9 @@ const MOUNTED: [&str; 3] = ["/dev", "/proc", "/sys"];
 /// The machine that this program is PID 1 of.
 #[derive(Debug)]
 pub struct Machine {
-    steps: Vec<BootStep>,
+    /// What does not change, and is asked anew by each host: found out once, since a guest that has just been restored
+    /// comes to each system call for the first time.
+    description: HandshakeResponse,
     problems: Vec<Problem>,
     system: System,
     configured: Mutex<configuration::Configured>,
@@ -33,7 +35,8 @@ pub struct Machine {
 impl Machine {
     /// The machine as it booted.
     pub fn new(steps: Vec<BootStep>, problems: Vec<Problem>, system: System) -> Self {
-        Self { steps, problems, system, configured: Mutex::default() }
+        let description = HandshakeResponse { boot_steps: steps, ..describe() };
+        Self { description, problems, system, configured: Mutex::default() }
     }
 
     /// Whether programs have a root filesystem to run in.
@@ -71,7 +74,10 @@ impl Machine {
                 note(Kind::Configuration, result);
             });
         }
-        HandshakeResponse { problems, boot_steps: self.steps.clone(), ..describe() }
+        if let Some(image) = self.system.image.as_ref().filter(|_| request.read_ahead) {
+            note(Kind::RootFilesystem, crate::boot::read_ahead(image));
+        }
+        HandshakeResponse { problems, ..self.description.clone() }
     }
 }
 

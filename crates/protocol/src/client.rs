@@ -65,6 +65,11 @@ impl Default for Limits {
     }
 }
 
+fn wall_clock_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(0)
+}
+
 /// A session with the agent of one guest.
 ///
 /// Clones are handles to the same session. It ends when the byte stream does, when the guest breaks the protocol, or
@@ -111,14 +116,38 @@ impl Session {
         if rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty()) != Ok(entropy.len()) {
             entropy.clear();
         }
-        let wall_clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let request = v1::HandshakeRequest {
-            wall_clock_ns: i64::try_from(wall_clock.as_nanos()).unwrap_or(0),
+            wall_clock_ns: wall_clock_ns(),
             entropy,
             configuration,
+            ..v1::HandshakeRequest::default()
         };
         let mut client = self.client.clone();
         self.call(async move { client.handshake(request).await }).await
+    }
+
+    /// Sets the guest's clock once more. A guest that has just been restored translates each step of a call as it comes to
+    /// it, so that the time in the first one is late by all of that; this one is on a beaten track.
+    ///
+    /// # Errors
+    /// When the session is lost or the agent does not answer within its limit.
+    pub async fn set_clock(&self) -> Result<(), CallError> {
+        let wall_clock_ns = wall_clock_ns();
+        self.shake(v1::HandshakeRequest { wall_clock_ns, ..v1::HandshakeRequest::default() }).await
+    }
+
+    /// Has the guest read ahead what programs need first, for copies of it to have it at hand.
+    ///
+    /// # Errors
+    /// When the session is lost or the agent does not answer within its limit.
+    pub async fn read_ahead(&self) -> Result<(), CallError> {
+        self.shake(v1::HandshakeRequest { read_ahead: true, ..v1::HandshakeRequest::default() }).await
+    }
+
+    async fn shake(&self, request: v1::HandshakeRequest) -> Result<(), CallError> {
+        let mut client = self.client.clone();
+        self.call(async move { client.handshake(request).await }).await?;
+        Ok(())
     }
 
     /// Opens one more stream, for whoever knows what goes over it.

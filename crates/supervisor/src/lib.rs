@@ -42,6 +42,7 @@ mod service;
 mod spec;
 mod state;
 mod status;
+mod warm;
 
 pub use client::{Sandbox, SandboxError, StartMainError, Statuses, StopOptions};
 pub use directory::{DirectoryError, LOGS, SandboxDir};
@@ -52,8 +53,8 @@ pub use journal::{Action, Event, Follower, Journal};
 pub use log::{AGENT_LOG, CONSOLE_LOG, LogReader, LogRecord, LogStart, MAIN_LOG, SUPERVISOR_LOG};
 pub use name::{InvalidName, SandboxId, SandboxName};
 pub use process::supervise;
-pub use record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, Record};
+pub use record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, Record, StartRecord};
 pub use sandboxes::{Entry, FindError, Sandboxes, Survey};
-pub use spec::{FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxSpec, Tmpfs};
+pub use spec::{FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxSpec, TemplateCache, Tmpfs};
 pub use state::{Refusal, State};
 pub use status::{MainStatus, Phase, Status, UnknownStatus};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cellule_engine::{
-    ConfigError, ConsoleLog, CpuCount, Disk, EngineChoice, ExitReason, HostProcess, LaunchError, Machine,
-    MachineConfig, MemorySize,
+    ConfigError, ConsoleLog, CpuCount, Disk, Engine, EngineChoice, ExitReason, HostProcess, Kernel,
+    LaunchError, Machine, MachineConfig, MemorySize, SavedMachine, Start,
 };
 use cellule_protocol::client::{Limits, Session};
 use cellule_protocol::v1;
@@ -17,11 +17,16 @@ use tokio::sync::mpsc;
 use crate::directory::LOGS;
 use crate::failure::{Failure, FailureKind};
 use crate::log::CONSOLE_LOG;
+use crate::record::StartRecord;
 use crate::spec::SandboxSpec;
 use crate::status::Phase;
+use crate::warm;
 
 /// How long a guest may take to boot. An emulated one on a busy host needs some 20 s at worst.
 const BOOT: Duration = Duration::from_secs(120);
+/// How long a guest that goes on from where it was saved may take until its agent answers: milliseconds, unless the host is
+/// very busy.
+const RESTORED: Duration = Duration::from_secs(20);
 /// How long the agent may take to answer one call.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How many steps of its boot a guest may tell, and how long its words may be.
@@ -38,6 +43,7 @@ const CONSOLE_FULL: u64 = 1 << 20;
 pub(crate) struct Started {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) session: Session,
+    pub(crate) start: StartRecord,
 }
 
 /// A step of the start that is done.
@@ -48,53 +54,146 @@ pub(crate) struct Progress {
     pub(crate) processes: Option<Vec<HostProcess>>,
 }
 
-/// Starts the machine. Each step that is done goes to `done`.
+/// Tells the steps of a start as they are done.
+#[derive(Debug, Clone)]
+pub(crate) struct Steps(mpsc::UnboundedSender<Progress>);
+
+impl Steps {
+    pub(crate) fn new(to: mpsc::UnboundedSender<Progress>) -> Self {
+        Self(to)
+    }
+
+    pub(crate) fn tell(&self, name: &str, begun: Instant) {
+        self.send(name, begun.elapsed(), false, None);
+    }
+
+    fn launched(&self, name: &str, begun: Instant, machine: &dyn Machine) {
+        self.send(name, begun.elapsed(), false, Some(machine.processes()));
+    }
+
+    /// What the guest says of its boot.
+    pub(crate) fn guests(&self, answer: &v1::HandshakeResponse) {
+        for step in answer.boot_steps.iter().take(GUEST_STEPS) {
+            self.send(&cut(&step.name), Duration::from_micros(step.took_us), true, None);
+        }
+    }
+
+    fn send(&self, name: &str, took: Duration, in_guest: bool, processes: Option<Vec<HostProcess>>) {
+        let phase = Phase { name: name.to_owned(), took, in_guest };
+        // Nobody needs to hear it.
+        drop(self.0.send(Progress { phase, processes }));
+    }
+}
+
+/// Starts the machine: restored, or booted where that cannot be.
 ///
 /// Dropping the future ends the machine.
-pub(crate) async fn start(
-    spec: Arc<SandboxSpec>,
-    dir: PathBuf,
-    done: mpsc::UnboundedSender<Progress>,
-) -> Result<Started, Failure> {
-    // Nobody needs to hear it.
-    let tell = |phase, processes| drop(done.send(Progress { phase, processes }));
+pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) -> Result<Started, Failure> {
     let choice: EngineChoice = spec.engine.parse().map_err(|error| {
         Failure::new(FailureKind::EngineUnusable, "the sandbox's engine is unknown here", Some(&error))
     })?;
     let engine = choice.engine(spec.engine_program.clone());
+    let launcher = Launcher { engine, spec: Arc::clone(&spec), dir, steps: steps.clone() };
+    let (running, start) = warm::start(&launcher).await?;
+
     let begun = Instant::now();
-    // A disk that stalls must not keep anybody from being answered.
-    let of = Arc::clone(&spec);
-    let config = tokio::task::spawn_blocking(move || config(&of, &dir));
-    let config = config.await.map_err(|error| {
+    let answer = running.handshake(Some(configuration(&spec)?)).await?;
+    if start.template.is_none() {
+        steps.guests(&answer);
+    } else if let Err(error) = running.session.set_clock().await {
+        return Err(better_reason(&*running.machine, Failure::call(&error)).await);
+    }
+    steps.tell("handshake", begun);
+    let Running { machine, session } = running;
+    Ok(Started { machine, session, start })
+}
+
+/// Launches machines for one sandbox.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    engine: Box<dyn Engine>,
+    pub(crate) spec: Arc<SandboxSpec>,
+    dir: PathBuf,
+    pub(crate) steps: Steps,
+}
+
+/// A machine whose agent was heard.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) machine: Arc<dyn Machine>,
+    pub(crate) session: Session,
+}
+
+impl Launcher {
+    /// Boots a machine, to an agent that answers.
+    pub(crate) async fn boot(&self) -> Result<Running, Failure> {
+        let begun = Instant::now();
+        let machine = self.launch(None).await?.map_err(|error| Failure::launch(&error))?;
+        self.steps.launched("launch", begun, &*machine);
+        let begun = Instant::now();
+        let session = session(&*machine, BOOT).await?;
+        self.steps.tell("boot", begun);
+        Ok(Running { machine, session })
+    }
+
+    /// Lets a machine go on from where one was saved. The inner error is the saved machine's, or the engine's.
+    pub(crate) async fn restore(&self, saved: SavedMachine) -> Result<Result<Running, LaunchError>, Failure> {
+        let begun = Instant::now();
+        let machine = match self.launch(Some(saved)).await? {
+            Ok(machine) => machine,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.steps.launched("restore", begun, &*machine);
+        let begun = Instant::now();
+        let session = session(&*machine, RESTORED).await?;
+        self.steps.tell("agent", begun);
+        Ok(Ok(Running { machine, session }))
+    }
+
+    async fn launch(
+        &self,
+        saved: Option<SavedMachine>,
+    ) -> Result<Result<Arc<dyn Machine>, LaunchError>, Failure> {
+        let (spec, dir) = (Arc::clone(&self.spec), self.dir.clone());
+        let config = apart(move || config(&spec, &dir, saved)).await?;
+        Ok(self.engine.launch(config).await.map(Arc::from))
+    }
+}
+
+impl Running {
+    /// Makes the guest this host's, and then `configuration`'s.
+    pub(crate) async fn handshake(
+        &self,
+        configuration: Option<v1::Configuration>,
+    ) -> Result<v1::HandshakeResponse, Failure> {
+        let answer = tokio::select! {
+            answer = self.session.handshake(configuration) => answer,
+            reason = self.machine.wait() => return Err(ended(&*self.machine, &reason)),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Err(better_reason(&*self.machine, Failure::call(&error)).await),
+        };
+        match unsound(&answer) {
+            Some(failure) => Err(failure.with_console(&self.machine.console())),
+            None => Ok(answer),
+        }
+    }
+}
+
+/// Does what may block on a thread of its own: a disk that stalls must not keep anybody from being answered.
+pub(crate) async fn apart<T: Send + 'static>(
+    what: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(what).await.map_err(|error| {
         Failure::new(FailureKind::Supervisor, "the supervisor could not prepare the machine", Some(&error))
-    })??;
-    let machine: Arc<dyn Machine> =
-        Arc::from(engine.launch(config).await.map_err(|error| Failure::launch(&error))?);
-    tell(phase("launch", begun), Some(machine.processes()));
+    })?
+}
 
-    let begun = Instant::now();
-    let session = session(&*machine).await?;
-    tell(phase("boot", begun), None);
-
-    let begun = Instant::now();
-    let answer = tokio::select! {
-        answer = session.handshake(Some(configuration(&spec))) => answer,
-        reason = machine.wait() => return Err(ended(&*machine, &reason)),
-    };
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => return Err(better_reason(&*machine, Failure::call(&error)).await),
-    };
-    if let Some(failure) = unsound(&answer) {
-        return Err(failure.with_console(&machine.console()));
-    }
-    tell(phase("handshake", begun), None);
-    for step in answer.boot_steps.iter().take(GUEST_STEPS) {
-        let took = Duration::from_micros(step.took_us);
-        tell(Phase { name: cut(&step.name), took, in_guest: true }, None);
-    }
-    Ok(Started { machine, session })
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|error| {
+        Failure::new(FailureKind::Launch, format!("cannot open {}", path.display()), Some(&error))
+    })
 }
 
 /// The guest's words, cut to a bounded length.
@@ -102,16 +201,7 @@ fn cut(text: &str) -> String {
     text.chars().take(GUEST_WORDS).collect()
 }
 
-fn phase(name: &str, begun: Instant) -> Phase {
-    Phase { name: name.to_owned(), took: begun.elapsed(), in_guest: false }
-}
-
-fn config(spec: &SandboxSpec, dir: &Path) -> Result<MachineConfig, Failure> {
-    let open = |path: &PathBuf| {
-        File::open(path).map_err(|error| {
-            Failure::new(FailureKind::Launch, format!("cannot open {}", path.display()), Some(&error))
-        })
-    };
+fn config(spec: &SandboxSpec, dir: &Path, saved: Option<SavedMachine>) -> Result<MachineConfig, Failure> {
     let invalid = |error: ConfigError| Failure::launch(&LaunchError::Config(error));
     let rootfs = open(&spec.rootfs).map_err(|mut failure| {
         failure.causes.insert(0, failure.message);
@@ -124,25 +214,31 @@ fn config(spec: &SandboxSpec, dir: &Path) -> Result<MachineConfig, Failure> {
         let error = std::io::Error::from(error);
         Failure::new(FailureKind::Launch, format!("{} is being removed", spec.rootfs.display()), Some(&error))
     })?;
+    let start = match saved {
+        Some(saved) => Start::Restore(Box::new(saved)),
+        None => Start::Boot(Kernel {
+            kernel: open(&spec.kernel)?,
+            initramfs: open(&spec.initramfs)?,
+            cmdline: String::new(),
+        }),
+    };
     Ok(MachineConfig {
-        kernel: open(&spec.kernel)?,
-        initramfs: open(&spec.initramfs)?,
+        start,
         cpus: CpuCount::new(u16::try_from(spec.cpus).unwrap_or(u16::MAX)).map_err(invalid)?,
         memory: MemorySize::from_mib(u32::try_from(spec.memory_mib).unwrap_or(u32::MAX)).map_err(invalid)?,
         disks: vec![Disk::read_only(rootfs, ROOTFS_SERIAL).map_err(invalid)?],
         dir: dir.to_path_buf(),
-        cmdline: String::new(),
         console_log: Some(ConsoleLog { path: dir.join(LOGS).join(CONSOLE_LOG), limit: CONSOLE_FULL }),
     })
 }
 
 /// Opens the session with the agent, or says why the guest never came so far.
-async fn session(machine: &dyn Machine) -> Result<Session, Failure> {
+pub(crate) async fn session(machine: &dyn Machine, within: Duration) -> Result<Session, Failure> {
     let connect = async {
         let stream = machine.connect().await.map_err(|error| {
             Failure::new(FailureKind::AgentSilent, "the guest's agent cannot be reached", Some(&error))
         })?;
-        let limits = Limits { connect: BOOT, answer: ANSWER, ..Limits::default() };
+        let limits = Limits { connect: within, answer: ANSWER, ..Limits::default() };
         Session::connect(stream, limits).await.map_err(|error| Failure::connect(&error))
     };
     tokio::select! {
@@ -170,23 +266,52 @@ pub(crate) fn ended(machine: &dyn Machine, reason: &ExitReason) -> Failure {
     Failure::ended(reason).with_console(&machine.console())
 }
 
-fn configuration(spec: &SandboxSpec) -> v1::Configuration {
-    let hosts = format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{}\n",
-        spec.hostname
-    );
+/// What every guest is told whose sandbox is not known yet: all that a later configuration replaces has its place then.
+pub(crate) fn nobodys() -> v1::Configuration {
+    named("cellule", "0".repeat(32), "00000000-0000-0000-0000-000000000000".to_owned())
+}
+
+fn named(hostname: &str, machine_id: String, boot_id: String) -> v1::Configuration {
+    let hosts =
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
     v1::Configuration {
-        hostname: spec.hostname.clone(),
+        hostname: hostname.to_owned(),
         hosts: hosts.into_bytes(),
         // There is no network yet, so no server to name; an image's own would only make look-ups slow to fail.
         resolv_conf: b"# this sandbox has no network\n".to_vec(),
+        machine_id,
+        boot_id,
+        ..v1::Configuration::default()
+    }
+}
+
+fn configuration(spec: &SandboxSpec) -> Result<v1::Configuration, Failure> {
+    let mut random = [0; 32];
+    let drawn = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    drawn.map_err(|error| {
+        let error = std::io::Error::from(error);
+        Failure::new(FailureKind::Supervisor, "the host has no random numbers to give", Some(&error))
+    })?;
+    let (machine_id, boot_id) = random.split_at(16);
+    Ok(v1::Configuration {
         read_only: spec.read_only,
         tmpfs: spec
             .tmpfs
             .iter()
             .map(|tmpfs| v1::Tmpfs { path: tmpfs.path.clone().into_bytes(), options: tmpfs.options.clone() })
             .collect(),
-    }
+        ..named(&spec.hostname, hex::encode(machine_id), uuid(boot_id))
+    })
+}
+
+/// Random bytes as a UUID of version 4.
+fn uuid(random: &[u8]) -> String {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(random);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = hex::encode(bytes);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// Whether the agent reports something without which no program should run.
@@ -197,4 +322,15 @@ fn unsound(answer: &v1::HandshakeResponse) -> Option<Failure> {
     let mut failure = Failure::new(FailureKind::GuestUnsound, "the guest could not be prepared", None);
     failure.causes = answer.problems.iter().take(8).map(|problem| cut(&problem.message)).collect();
     Some(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_id_is_a_random_uuid_by_its_own_words() {
+        assert_eq!(uuid(&[0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(uuid(&[0; 16]), "00000000-0000-4000-8000-000000000000");
+    }
 }

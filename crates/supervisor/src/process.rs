@@ -215,7 +215,8 @@ impl Supervisor {
     }
 
     fn started(&mut self, started: Started) {
-        let Started { machine, session } = started;
+        let Started { machine, session, start } = started;
+        self.status.start = Some(start);
         let waiting = Arc::clone(&machine);
         self.jobs.push(Box::pin(async move { Done::MachineGone(waiting.wait().await) }));
         let (watching, of) = (session.clone(), Arc::clone(&machine));
@@ -371,6 +372,7 @@ impl Supervisor {
             state: self.status.state,
             cause: self.cause.clone(),
             main: self.status.main.as_ref().map(Into::into),
+            start: self.status.start.clone(),
             phases: self.status.phases.iter().map(Into::into).collect(),
             ..self.record.clone()
         }

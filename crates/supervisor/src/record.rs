@@ -44,6 +44,8 @@ pub struct Record {
     pub supervisor_pid: Option<u32>,
     /// The processes of the engine.
     pub engine_pids: Vec<ProcessRecord>,
+    /// How the machine was last started.
+    pub start: Option<StartRecord>,
     /// The steps of the last start.
     pub phases: Vec<PhaseRecord>,
     /// The boot of the host that it was last started in.
@@ -88,6 +90,16 @@ pub struct ProcessRecord {
     pub start_time: u64,
 }
 
+/// How a machine was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRecord {
+    /// The template that it was restored from; without one its kernel booted.
+    pub template: Option<String>,
+    /// Why it was not restored, where it should have been, or that its template had to be made.
+    pub note: Option<String>,
+}
+
 /// A step of a start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +130,7 @@ impl Record {
             main: None,
             supervisor_pid: None,
             engine_pids: Vec::new(),
+            start: None,
             phases: Vec::new(),
             boot_id: boot_id(),
         }
@@ -162,6 +175,12 @@ impl Record {
         let fits = [
             ("boot_id", bounded(&self.boot_id)),
             ("cause", self.cause.as_ref().is_none_or(|cause| cause.len() <= 4 * CAUSE)),
+            (
+                "start",
+                self.start.as_ref().is_none_or(|start| {
+                    start.template.as_deref().is_none_or(bounded) && start.note.as_deref().is_none_or(bounded)
+                }),
+            ),
             ("phases", self.phases.len() <= PHASES && self.phases.iter().all(|phase| bounded(&phase.name))),
             (
                 "engine_pids",
@@ -184,6 +203,10 @@ impl Record {
         self.engine_pids.truncate(PROCESSES);
         for phase in &mut self.phases {
             phase.name = cut(&phase.name, WORDS);
+        }
+        if let Some(start) = &mut self.start {
+            start.template = start.template.as_deref().map(|template| cut(template, WORDS));
+            start.note = start.note.as_deref().map(|note| cut(note, WORDS));
         }
         self.cause = self.cause.as_deref().map(|cause| cut(cause, CAUSE));
     }
@@ -225,6 +248,7 @@ mod tests {
             }),
             supervisor_pid: Some(12),
             engine_pids: vec![ProcessRecord { role: "engine".to_owned(), pid: 13, start_time: 99 }],
+            start: Some(StartRecord { template: Some("0a".to_owned()), note: Some("made".to_owned()) }),
             phases: vec![PhaseRecord { name: "boot".to_owned(), took_us: 5, in_guest: false }],
             ..Record::created().starting()
         }
@@ -254,6 +278,7 @@ mod tests {
         assert_eq!(with(&|record| record.boot_id = "x".repeat(10_000)), "boot_id");
         assert_eq!(with(&|record| record.cause = Some("x".repeat(100_000))), "cause");
         assert_eq!(with(&|record| record.phases = vec![record.phases[0].clone(); 1000]), "phases");
+        assert_eq!(with(&|record| record.start.as_mut().unwrap().note = Some("x".repeat(10_000))), "start");
         assert_eq!(with(&|record| record.engine_pids[0].pid = 0), "engine_pids");
         assert_eq!(with(&|record| record.supervisor_pid = Some(u32::MAX)), "supervisor_pid");
         let exit = |code, signal| ExitRecord { code, signal, timed_out: false, oom_killed: false };
@@ -266,8 +291,8 @@ mod tests {
     #[test]
     fn another_format_and_a_half_document_are_refused() {
         let text = serde_json::to_string(&full()).unwrap();
-        let other = text.replace("\"format\":2", "\"format\":3");
-        assert!(matches!(Record::parse(other.as_bytes()), Err(DocumentError::Format { found: 3 })));
+        let other = text.replace("\"format\":3", "\"format\":4");
+        assert!(matches!(Record::parse(other.as_bytes()), Err(DocumentError::Format { found: 4 })));
         assert!(matches!(Record::parse(&text.as_bytes()[..text.len() / 2]), Err(DocumentError::Shape(_))));
         let unknown = text.replace("\"cause\"", "\"cuase\"");
         assert!(matches!(Record::parse(unknown.as_bytes()), Err(DocumentError::Shape(_))));
@@ -278,6 +303,7 @@ mod tests {
         let mut record = full();
         record.cause = Some("ü".repeat(100_000));
         record.phases = vec![record.phases[0].clone(); 1000];
+        record.start.as_mut().unwrap().note = Some("ü".repeat(100_000));
         record.bound();
         assert_eq!(parse(&record).unwrap(), record);
     }

@@ -11,7 +11,7 @@ use crate::document::{self, DocumentError};
 use crate::name::SandboxId;
 
 /// The format this version writes; any other is refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What a sandbox is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,22 @@ pub struct SandboxSpec {
     pub idle: Option<IdleRule>,
     /// For whoever lists sandboxes.
     pub labels: BTreeMap<String, String>,
+    /// Where machines are kept that have booted to where this one's agent would be ready; without it, it boots each time.
+    pub templates: Option<TemplateCache>,
+}
+
+/// Where templates are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateCache {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Bytes on disk that all of them may take.
+    pub limit: u64,
+    /// A name of what the machine boots from, that nothing else has.
+    pub boot: String,
+    /// The same of its root filesystem.
+    pub rootfs: String,
 }
 
 /// A sandbox's main program.

@@ -9,7 +9,7 @@ use cellule_protocol::client::{Exit, ExitStatus};
 
 pub use self::wire::UnknownStatus;
 use crate::failure::Failure;
-use crate::record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord};
+use crate::record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, StartRecord};
 use crate::recovery;
 use crate::state::State;
 
@@ -18,6 +18,8 @@ use crate::state::State;
 pub struct Status {
     /// Where it is in its life.
     pub state: State,
+    /// How its machine was started, once it was.
+    pub start: Option<StartRecord>,
     /// The steps of its start so far.
     pub phases: Vec<Phase>,
     /// Why it failed, or ended by itself.
@@ -56,6 +58,7 @@ impl Status {
         let supervisor = ("supervisor".to_owned(), std::process::id());
         Self {
             state: State::Starting,
+            start: None,
             phases: Vec::new(),
             failure: None,
             processes: vec![supervisor],

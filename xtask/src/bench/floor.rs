@@ -1,11 +1,17 @@
 //! The floor: a bare QEMU with the same kernel and a trivial init, which this builds.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use cellule_engine::qemu::QemuEngine;
+use cellule_engine::{
+    CpuCount, Engine as _, Kernel, MachineConfig, MemorySize, Origin, Pages, SavedMachine, Start,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::Result;
 
@@ -20,6 +26,47 @@ pub(crate) struct Floor {
     options: Vec<String>,
     cmdline: String,
     kernel: PathBuf,
+    memory_mib: u32,
+}
+
+/// A bare guest that was saved.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    dir: PathBuf,
+    memory: MemorySize,
+    machine: Option<(Vec<u8>, Origin)>,
+}
+
+impl Saved {
+    fn file(&self) -> PathBuf {
+        self.dir.join("memory")
+    }
+
+    fn config(&self, start: Start) -> MachineConfig {
+        MachineConfig {
+            start,
+            cpus: CpuCount::ONE,
+            memory: self.memory,
+            disks: Vec::new(),
+            dir: self.dir.clone(),
+            console_log: None,
+        }
+    }
+
+    /// From the start of a QEMU that goes on from there to the end of the first program that the guest starts.
+    pub(crate) async fn to_first_fork(&self) -> Result<Duration> {
+        let (devices, origin) = self.machine.clone().ok_or("nothing was saved")?;
+        let begun = Instant::now();
+        let base = File::open(self.file())?;
+        let changes = Pages::new(base.try_clone()?, Vec::new(), self.memory)?;
+        let saved = Box::new(SavedMachine { base, changes, devices, origin });
+        let machine = QemuEngine::new(None).launch(self.config(Start::Restore(saved))).await?;
+        let mut port = machine.connect().await?;
+        port.write_all(b"f").await?;
+        let mut micros = [0; 8];
+        tokio::time::timeout(LIMIT, port.read_exact(&mut micros)).await??;
+        Ok(begun.elapsed())
+    }
 }
 
 /// A bare guest, killed with this value.
@@ -66,6 +113,7 @@ impl Floor {
             dir: dir.to_path_buf(),
             options: engine.options.clone(),
             cmdline: engine.cmdline.clone(),
+            memory_mib: engine.memory_mib,
             kernel: engine.kernel.clone(),
         })
     }
@@ -100,6 +148,28 @@ impl Floor {
         let mut guest = self.start()?;
         guest.expect(b'R')?;
         Ok(begun.elapsed())
+    }
+
+    /// The bare guest, saved where it waits for its first command.
+    pub(crate) async fn saved(&self) -> Result<Saved> {
+        let dir = self.dir.join("floor");
+        fs::create_dir_all(&dir)?;
+        let memory = MemorySize::from_mib(self.memory_mib)?;
+        let saved = Saved { dir, memory, machine: None };
+        let kernel = Kernel {
+            kernel: File::open(&self.kernel)?,
+            initramfs: File::open(self.dir.join("floor-initramfs"))?,
+            cmdline: String::new(),
+        };
+        let machine = QemuEngine::new(None).launch(saved.config(Start::Boot(kernel))).await?;
+        let mut port = machine.connect().await?;
+        let mut ready = [0];
+        tokio::time::timeout(LIMIT, port.read_exact(&mut ready)).await??;
+        machine.pause().await?;
+        // All of it in one file, as a template has it.
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(saved.file())?;
+        let machine = machine.save(file).await?;
+        Ok(Saved { machine: Some((machine.devices, machine.origin)), ..saved })
     }
 
     /// Forks and execs of a program that ends at once, as the guest itself measures them.
@@ -190,6 +260,7 @@ impl Guest {
 pub(crate) struct EngineCommandLine {
     pub(crate) options: Vec<String>,
     pub(crate) cmdline: String,
+    pub(crate) memory_mib: u32,
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
 }
@@ -204,10 +275,15 @@ impl EngineCommandLine {
         };
         let mut options = Vec::new();
         for option in ["-machine", "-cpu", "-accel", "-smp", "-m"] {
-            options.extend([option.to_owned(), value(option)?]);
+            // The bare guest's memory is QEMU's own.
+            let value = value(option)?.replace(",memory-backend=ram", "");
+            options.extend([option.to_owned(), value]);
         }
+        let size = value("-m")?;
+        let memory_mib = size.strip_prefix("size=").and_then(|size| size.strip_suffix('M')?.parse().ok());
         Ok(Self {
             options,
+            memory_mib: memory_mib.ok_or_else(|| format!("our engine's memory is {size:?}"))?,
             cmdline: value("-append")?,
             kernel: kernel.to_path_buf(),
             initramfs: initramfs.to_path_buf(),

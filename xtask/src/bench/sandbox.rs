@@ -52,7 +52,7 @@ impl Bench {
 
     /// How our engine starts QEMU.
     pub(crate) async fn engine_command_line(&self) -> Result<EngineCommandLine> {
-        let mut sandbox = self.start().await?;
+        let mut sandbox = self.host.sandbox("base").cold(true).memory(MEMORY)?.start().await?;
         let status = sandbox.ready().await?;
         let engine =
             status.processes.iter().find(|(role, _)| role == "engine").ok_or("there is no engine")?;
@@ -65,7 +65,7 @@ impl Bench {
 
     /// From the supervisor's start to an agent that answers.
     pub(crate) async fn boot(&self) -> Result<Duration> {
-        let prepared = self.host.sandbox("base").memory(MEMORY)?.prepare().await?;
+        let prepared = self.host.sandbox("base").cold(true).memory(MEMORY)?.prepare().await?;
         let begun = Instant::now();
         let mut sandbox = prepared.launch().await?;
         sandbox.ready().await?;
@@ -80,11 +80,35 @@ impl Bench {
         command
     }
 
-    /// From the start of `cellule run` to the first byte that its program writes.
+    /// From the library's start of a sandbox, its machine restored, to the first output of a program in it.
+    pub(crate) async fn warm_to_output(&self) -> Result<Duration> {
+        let prepared = self.host.sandbox("base").memory(MEMORY)?.prepare().await?;
+        let begun = Instant::now();
+        let mut sandbox = prepared.launch().await?;
+        sandbox.ready().await?;
+        let output = sandbox.command("/bin/echo").arg("x").output().await?;
+        let took = begun.elapsed();
+        if output.stdout != b"x\n" {
+            return Err("a warm sandbox said something else".into());
+        }
+        sandbox.end().await?;
+        Ok(took)
+    }
+
+    /// `cellule run base true`, from the start of its process to the end.
+    pub(crate) fn whole_run(&self, cold: bool) -> Result<Duration> {
+        let words: &[&str] = if cold { &["--cold", "base", "true"] } else { &["base", "true"] };
+        let begun = Instant::now();
+        let status = self.run(words).stdin(Stdio::null()).status()?;
+        let took = begun.elapsed();
+        if status.success() { Ok(took) } else { Err("`cellule run base true` failed".into()) }
+    }
+
+    /// From the start of `cellule run` to the first byte that its program writes, its machine booted.
     pub(crate) fn first_output(&self) -> Result<Duration> {
         let begun = Instant::now();
         let mut child =
-            self.run(&["base", "echo", "x"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+            self.run(&["--cold", "base", "echo", "x"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut byte = [0];
         child.stdout.take().ok_or("no output")?.read_exact(&mut byte)?;
         let took = begun.elapsed();

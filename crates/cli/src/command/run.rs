@@ -106,6 +106,14 @@ pub(super) async fn start(sandbox: &mut Sandbox, report: &Report) -> Result<(), 
         let name = if phase.in_guest { format!("  guest: {}", phase.name) } else { phase.name.clone() };
         report.tell(&name, phase.took);
     }
+    if let Some(start) = &status.start {
+        let how = match &start.template {
+            Some(template) => format!("warm start, from template {template}"),
+            None => "cold start".to_owned(),
+        };
+        let note = start.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        report.note(&format!("{how}{note}"));
+    }
     for (role, pid) in &status.processes {
         report.note(&format!("{role} has process id {pid}"));
     }

@@ -8,12 +8,22 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::process::{Limits, Spec};
-use crate::{Disk, MachineConfig};
+use crate::{CpuCount, DEVICES_MAX, Disk, MemorySize};
 
 /// The name of the port in the guest, as `/sys/class/virtio-ports/*/name` shows it.
 pub(super) const PORT_NAME: &str = "cellule.agent";
 /// QEMU's own name for what is behind the port.
 pub(super) const PORT_CHARDEV: &str = "agent";
+/// What QEMU writes the state of processors and devices to.
+pub(super) const STATE_FILE: &str = "/dev/fdset/16";
+const STATE_SET: u32 = 16;
+/// The machine. Without `rtc` the kernel waits twice for a second for a clock; without `pit` and `pic` it finds no timer.
+/// ACPI describes the devices: Debian's kernels take no description from the command line.
+const MACHINE: &str =
+    "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,mem-merge=off,dump-guest-core=off";
+/// The processor: x86-64-v2. AVX and xsave would make each of the guest's context switches dearer to emulate, and a model
+/// with a name stays the same whatever the host and QEMU's version. RDRAND seeds the guest's random numbers.
+const CPU: &str = "Nehalem-v1,+rdrand,+arat";
 /// The cache of translated code, in MiB: it only takes the memory that it fills, some 40 MiB in a boot, and starts
 /// anew when it is full.
 const TRANSLATIONS: u64 = 128;
@@ -39,26 +49,69 @@ pub(super) struct Channels {
     pub(super) console: OwnedFd,
     /// Listening; the agent's port.
     pub(super) agent: OwnedFd,
+    /// A file open for writing: see [`STATE_FILE`].
+    pub(super) state: OwnedFd,
 }
 
-/// What is to be started for a machine. `cmdline` is the guest kernel's.
+/// What the machine has.
+#[derive(Debug)]
+pub(super) struct Hardware {
+    pub(super) cpus: CpuCount,
+    pub(super) memory: MemorySize,
+    /// What the memory holds at first: a file as long as it, which QEMU maps privately.
+    pub(super) base: File,
+    pub(super) disks: Vec<Disk>,
+    pub(super) dir: PathBuf,
+}
+
+/// Where the guest begins.
+#[derive(Debug)]
+pub(super) enum Begin {
+    Boot {
+        kernel: File,
+        initramfs: File,
+        cmdline: String,
+    },
+    /// At what it will be told to load.
+    Restore {
+        devices: OwnedFd,
+    },
+}
+
+impl Begin {
+    /// The number of the descriptor that the devices' state is read from.
+    pub(super) fn incoming(&self) -> Option<i32> {
+        match self {
+            Self::Boot { .. } => None,
+            Self::Restore { devices } => Some(devices.as_raw_fd()),
+        }
+    }
+}
+
+/// What the machine and the processor are called, for machines that are saved.
+pub(super) fn describe() -> String {
+    format!("{MACHINE} {CPU}")
+}
+
+/// What is to be started for a machine.
 pub(super) fn spec(
     program: PathBuf,
-    machine: MachineConfig,
+    hardware: Hardware,
+    begin: Begin,
     channels: Channels,
-    cmdline: &str,
 ) -> io::Result<Spec> {
-    let limits = limits(&machine)?;
+    let limits = limits(&hardware)?;
     let mut descriptors = Descriptors::default();
-    let Channels { control, console, agent } = channels;
+    let Channels { control, console, agent, state } = channels;
     let (control, console, agent) =
         (descriptors.add(control), descriptors.add(console), descriptors.add(agent));
-    let (kernel, initramfs) = (descriptors.add(machine.kernel), descriptors.add(machine.initramfs));
+    let (state, base) = (descriptors.add(state), descriptors.add(hardware.base));
+    let size = hardware.memory.mib();
 
     let mut arguments = Arguments::default();
     arguments
         // For people who look at the host's processes.
-        .option("-name", &name(&machine.dir))
+        .option("-name", &name(&hardware.dir))
         // Nothing that is not named here.
         .flag("-nodefaults")
         .flag("-no-user-config")
@@ -67,31 +120,46 @@ pub(super) fn spec(
         .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
         // A guest's reset, and so its panic, ends QEMU.
         .flag("-no-reboot")
-        // Without `rtc` the kernel waits twice for a second for a clock; without `pit` and `pic` it finds no timer.
-        // ACPI describes the devices: Debian's kernels take no description from the command line.
-        .option(
-            "-machine",
-            "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,mem-merge=off,dump-guest-core=off",
-        )
+        .option("-machine", &format!("{MACHINE},memory-backend=ram"))
         .option("-accel", &format!("tcg,thread=multi,tb-size={TRANSLATIONS}"))
-        // x86-64-v2. AVX and xsave would make each of the guest's context switches dearer to emulate, and a model
-        // with a name stays the same whatever the host and QEMU's version. RDRAND seeds the guest's random numbers.
-        .option("-cpu", "Nehalem-v1,+rdrand,+arat")
-        .option("-smp", &format!("cpus={}", machine.cpus.get()))
-        .option("-m", &format!("size={}M", machine.memory.mib()))
-        .option("-kernel", &format!("/proc/self/fd/{kernel}"))
-        .option("-initrd", &format!("/proc/self/fd/{initramfs}"))
-        .option("-append", cmdline)
-        // Stopped until its control channel is heard, so that no event is missed.
-        .flag("-S")
+        .option("-cpu", CPU)
+        .option("-smp", &format!("cpus={}", hardware.cpus.get()))
+        .option("-m", &format!("size={size}M"))
+        // Private, so that the kernel keeps what the guest changes apart from what it shares with others.
+        .option(
+            "-object",
+            &format!("memory-backend-file,id=ram,size={size}M,mem-path=/proc/self/fd/{base},share=off"),
+        )
+        .option("-add-fd", &format!("fd={state},set={STATE_SET}"));
+    match begin {
+        Begin::Boot { kernel, initramfs, cmdline } => {
+            let (kernel, initramfs) = (descriptors.add(kernel), descriptors.add(initramfs));
+            arguments
+                .option("-kernel", &format!("/proc/self/fd/{kernel}"))
+                .option("-initrd", &format!("/proc/self/fd/{initramfs}"))
+                .option("-append", &cmdline)
+                // Stopped until its control channel is heard, so that no event is missed.
+                .flag("-S");
+        }
+        Begin::Restore { devices } => {
+            // Its number is told over the control channel.
+            descriptors.add(devices);
+            // The state of devices alone has no section for the configuration.
+            arguments.option("-incoming", "defer").option("-global", "migration.send-configuration=off");
+        }
+    }
+    arguments
         .option("-chardev", &format!("socket,id=control,fd={control}"))
         .option("-mon", "chardev=control,mode=control")
         .option("-chardev", &format!("socket,id=console,fd={console}"))
         .option("-serial", "chardev:console")
         .option("-chardev", &format!("socket,id={PORT_CHARDEV},fd={agent},server=on,wait=off"))
         .option("-device", "virtio-serial-device,id=ports,max_ports=2")
-        .option("-device", &format!("virtserialport,bus=ports.0,nr=1,chardev={PORT_CHARDEV},name={PORT_NAME}"));
-    for (at, disk) in machine.disks.into_iter().enumerate() {
+        .option(
+            "-device",
+            &format!("virtserialport,bus=ports.0,nr=1,chardev={PORT_CHARDEV},name={PORT_NAME}"),
+        );
+    for (at, disk) in hardware.disks.into_iter().enumerate() {
         let read_only = if disk.read_only { "on" } else { "off" };
         let file = descriptors.add(if disk.read_only { readable_only(disk.file)? } else { disk.file });
         arguments
@@ -119,16 +187,16 @@ fn name(dir: &Path) -> String {
 }
 
 /// Limits that no guest makes QEMU reach, whatever it does with the devices it has; since QEMU ends when it does.
-fn limits(machine: &MachineConfig) -> io::Result<Limits> {
-    let threads = THREADS + u64::from(machine.cpus.get());
-    let requests = QUEUE * machine.disks.len() as u64;
+fn limits(hardware: &Hardware) -> io::Result<Limits> {
+    let threads = THREADS + u64::from(hardware.cpus.get());
+    let requests = QUEUE * hardware.disks.len() as u64;
     let data =
-        machine.memory.bytes() + (TRANSLATIONS << 20) + threads * STACK + requests * REQUEST + OVERHEAD_DATA;
+        hardware.memory.bytes() + (TRANSLATIONS << 20) + threads * STACK + requests * REQUEST + OVERHEAD_DATA;
     Ok(Limits {
         data,
         address_space: data + OVERHEAD_ADDRESS_SPACE,
         stack: STACK,
-        file_size: largest_written(&machine.disks)?,
+        file_size: largest_written(&hardware.disks)?.max(DEVICES_MAX as u64),
         files: FILES,
     })
 }
@@ -141,7 +209,7 @@ fn readable_only(file: File) -> io::Result<File> {
     }
 }
 
-/// The size of the largest file that the guest may write to: no disk grows, and QEMU writes no file of its own.
+/// The size of the largest disk that the guest may write to: none grows.
 fn largest_written(disks: &[Disk]) -> io::Result<u64> {
     let mut largest = 0;
     for disk in disks.iter().filter(|disk| !disk.read_only) {
@@ -187,18 +255,16 @@ mod tests {
     fn spec_with(disks: Vec<Disk>) -> io::Result<Spec> {
         let null = || File::open("/dev/null");
         let end = || UnixStream::pair().map(|(end, _)| OwnedFd::from(end));
-        let machine = MachineConfig {
-            kernel: null()?,
-            initramfs: null()?,
+        let hardware = Hardware {
             cpus: CpuCount::ONE,
             memory: MemorySize::MIN,
+            base: null()?,
             disks,
             dir: PathBuf::from("/"),
-            cmdline: String::new(),
-            console_log: None,
         };
-        let channels = Channels { control: end()?, console: end()?, agent: end()? };
-        spec(PathBuf::from("qemu"), machine, channels, "quiet, or not")
+        let begin = Begin::Boot { kernel: null()?, initramfs: null()?, cmdline: "quiet, or not".to_owned() };
+        let channels = Channels { control: end()?, console: end()?, agent: end()?, state: end()? };
+        spec(PathBuf::from("qemu"), hardware, begin, channels)
     }
 
     #[test]
@@ -218,11 +284,13 @@ mod tests {
         let spec =
             spec_with(vec![Disk::read_only(File::open("/dev/null")?, "root").expect("a good serial")])?;
         let line = spec.arguments.join(" ");
-        assert_eq!(spec.descriptors.len(), 6);
+        assert_eq!(spec.descriptors.len(), 8);
         for descriptor in &spec.descriptors {
             let number = descriptor.as_raw_fd();
             assert!(
-                line.contains(&format!("fd={number}")) || line.contains(&format!("/fd/{number} ")),
+                line.contains(&format!("fd={number}"))
+                    || line.contains(&format!("/fd/{number} "))
+                    || line.contains(&format!("/fd/{number},")),
                 "{number} in {line}"
             );
         }
@@ -230,16 +298,17 @@ mod tests {
     }
 
     #[test]
-    fn without_a_writable_disk_no_file_may_be_written() -> io::Result<()> {
+    fn no_file_may_be_written_that_is_larger_than_a_disk_or_the_devices_state() -> io::Result<()> {
         let file = tempfile::tempfile()?;
-        file.set_len(4096)?;
+        let large = 4 * DEVICES_MAX as u64;
+        file.set_len(large)?;
         let disk = |read_only| -> io::Result<Vec<Disk>> {
             let file = file.try_clone()?;
             let made = if read_only { Disk::read_only(file, "d") } else { Disk::writable(file, "d") };
             Ok(vec![made.expect("a good serial")])
         };
-        assert_eq!(spec_with(disk(true)?)?.limits.file_size, 0);
-        assert_eq!(spec_with(disk(false)?)?.limits.file_size, 4096);
+        assert_eq!(spec_with(disk(true)?)?.limits.file_size, DEVICES_MAX as u64);
+        assert_eq!(spec_with(disk(false)?)?.limits.file_size, large);
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! A machine in a QEMU process, and how the reason of its end is put together.
 
+use std::fs::File;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,21 +9,40 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::Signal;
-use tokio::sync::{mpsc, oneshot, watch};
+use serde_json::json;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::GRACE;
+use super::command::STATE_FILE;
+use super::memory::{GuestMemory, apart};
 use super::port::Port;
 use super::process::{End, Process};
 use super::qmp::{Event, Qmp};
+use super::state::StateFile;
 use crate::console::Console;
 use crate::exit::panic_in;
 use crate::{
-    AgentStream, ConnectError, ControlError, ExitReason, HostProcess, Machine, MachineState, ProcessRole,
+    AgentStream, ConnectError, ControlError, ExitReason, HostProcess, Machine, MachineState, MemorySize,
+    Origin, Pages, ProcessRole, SaveError, SavedMachine,
 };
 
 /// How long the rest of the console may take once QEMU is gone.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What a machine is put together from.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) process: Arc<Process>,
+    pub(super) qmp: Qmp,
+    pub(super) console: Console,
+    pub(super) port: Port,
+    pub(super) state: StateFile,
+    /// What the memory was at first.
+    pub(super) base: File,
+    pub(super) memory: MemorySize,
+    pub(super) origin: Origin,
+}
 
 #[derive(Debug)]
 pub(super) struct QemuMachine {
@@ -29,12 +50,17 @@ pub(super) struct QemuMachine {
     qmp: Qmp,
     state: watch::Receiver<MachineState>,
     port: Port,
+    /// One save at a time.
+    saved: Mutex<StateFile>,
+    base: File,
+    memory: MemorySize,
+    origin: Origin,
 }
 
 /// What the machine and the task that follows its events both hold.
 #[derive(Debug)]
 struct Shared {
-    process: Process,
+    process: Arc<Process>,
     console: Console,
     /// Whether we killed it.
     killed: AtomicBool,
@@ -42,17 +68,27 @@ struct Shared {
 
 impl QemuMachine {
     pub(super) fn new(
-        process: Process,
-        qmp: Qmp,
+        parts: Parts,
         events: mpsc::Receiver<Event>,
-        console: Console,
         console_end: oneshot::Receiver<()>,
-        port: Port,
     ) -> Self {
+        let Parts { process, qmp, console, port, state: saved, base, memory, origin } = parts;
         let (sender, state) = watch::channel(MachineState::Running);
         let shared = Arc::new(Shared { process, console, killed: AtomicBool::new(false) });
         tokio::spawn(follow(Arc::clone(&shared), events, console_end, sender));
-        Self { shared, qmp, state, port }
+        Self { shared, qmp, state, port, saved: Mutex::new(saved), base, memory, origin }
+    }
+
+    /// Has QEMU write the state of processors and devices.
+    async fn save_devices(&self, file: &mut StateFile) -> Result<Vec<u8>, SaveError> {
+        let failed = |source| SaveError::Host { what: "make room for the devices' state", source };
+        file.clear().map_err(failed)?;
+        // Not as a part of moving the machine elsewhere, for which QEMU would let go of the disks.
+        let arguments = json!({ "filename": STATE_FILE, "live": false });
+        if let Err(error) = self.qmp.execute_with("xen-save-devices-state", arguments).await {
+            return Err(self.explain(error).await.into());
+        }
+        file.take()
     }
 
     /// Has QEMU execute a command, and waits until its event is heard too.
@@ -90,11 +126,7 @@ impl QemuMachine {
 #[async_trait]
 impl Machine for QemuMachine {
     async fn connect(&self) -> Result<AgentStream, ConnectError> {
-        match self.port.connect(&self.qmp).await {
-            Err(ConnectError::Control(error)) => Err(match self.explain(error).await {
-                ControlError::Exited(reason) => ConnectError::Exited(reason),
-                other => ConnectError::Control(other),
-            }),
+        match self.port.connect().await {
             // Nobody listens: QEMU is gone or going.
             Err(error @ ConnectError::Socket { .. }) => match timeout(GRACE, self.wait()).await {
                 Ok(reason) => Err(ConnectError::Exited(reason)),
@@ -110,6 +142,37 @@ impl Machine for QemuMachine {
 
     async fn resume(&self) -> Result<(), ControlError> {
         self.turn("cont", MachineState::Running).await
+    }
+
+    async fn save(&self, memory: File) -> Result<SavedMachine, SaveError> {
+        let mut file = self.saved.lock().await;
+        match self.state() {
+            MachineState::Paused => {}
+            MachineState::Running => return Err(SaveError::NotPaused),
+            MachineState::Exited(reason) => return Err(ControlError::Exited(reason).into()),
+        }
+        let devices = self.save_devices(&mut file).await?;
+        let copied = |source| SaveError::Host { what: "keep the guest's memory", source };
+        let base = self.base.try_clone().map_err(copied)?;
+        let (process, size, of) = (Arc::clone(&self.shared.process), self.memory, base.try_clone());
+        let of = of.map_err(copied)?;
+        let copy = move || {
+            let guest = GuestMemory::find(&process, &of, size)?;
+            let ranges = guest.changed()?;
+            memory.set_len(size.bytes())?;
+            guest.copy_out(&ranges, &memory)?;
+            Pages::new(memory, ranges, size).map_err(io::Error::other)
+        };
+        let changes = apart(copy).await;
+        // Somebody may have let it go on meanwhile; then what was copied is of no use.
+        match (changes, self.state()) {
+            (_, MachineState::Exited(reason)) => Err(ControlError::Exited(reason).into()),
+            (_, MachineState::Running) => Err(SaveError::NotPaused),
+            (changes, MachineState::Paused) => {
+                let changes = changes.map_err(copied)?;
+                Ok(SavedMachine { base, changes, devices, origin: self.origin.clone() })
+            }
+        }
     }
 
     fn state(&self) -> MachineState {

@@ -1,26 +1,19 @@
-//! The agent's port: a socket that QEMU listens on, and the rule that one session ends before the next begins.
+//! The agent's port: a socket that QEMU listens on, and the rule that one stream is open at a time.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep};
 
-use super::command::PORT_CHARDEV;
-use super::qmp::Qmp;
 use crate::stream::Lease;
-use crate::{AgentStream, ConnectError, ControlError, LaunchError};
+use crate::{AgentStream, ConnectError, LaunchError};
 
 const NAME: &str = "agent.sock";
-/// How long a guest may take to let go of a session that we closed.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
-const RELEASE_POLL: Duration = Duration::from_millis(2);
 
 /// The host's side of the port. Dropping it removes the socket.
 #[derive(Debug)]
@@ -31,8 +24,6 @@ pub(super) struct Port {
     /// For messages, and to remove it.
     path: PathBuf,
     taken: Arc<AtomicBool>,
-    /// Whether there ever was a session.
-    used: AtomicBool,
 }
 
 impl Port {
@@ -48,27 +39,18 @@ impl Port {
             }
             let listener = UnixListener::bind(through(&dir))?;
             // From here on the drop of `Self` removes it.
-            let port = Self {
-                dir,
-                path: path.clone(),
-                taken: Arc::new(AtomicBool::new(false)),
-                used: AtomicBool::new(false),
-            };
+            let port = Self { dir, path: path.clone(), taken: Arc::new(AtomicBool::new(false)) };
             rustix::fs::chmodat(&port.dir, NAME, Mode::RUSR | Mode::WUSR, rustix::fs::AtFlags::empty())?;
             Ok((port, listener))
         };
         listen().map_err(|source| LaunchError::Directory { path: path.clone(), source })
     }
 
-    pub(super) async fn connect(&self, qmp: &Qmp) -> Result<AgentStream, ConnectError> {
+    pub(super) async fn connect(&self) -> Result<AgentStream, ConnectError> {
         let lease = Lease::take(&self.taken).ok_or(ConnectError::Busy)?;
-        if self.used.load(Ordering::Acquire) {
-            released(qmp).await?;
-        }
         let stream = UnixStream::connect(through(&self.dir))
             .await
             .map_err(|source| ConnectError::Socket { path: self.path.clone(), source })?;
-        self.used.store(true, Ordering::Release);
         Ok(AgentStream::new(stream, lease))
     }
 }
@@ -82,31 +64,6 @@ impl Drop for Port {
 
 fn through(dir: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd()))
-}
-
-/// Waits until the former session is over on both sides.
-///
-/// A guest that is told "host gone" and "host there" in quick succession may see neither; it would take the new
-/// session's bytes for the old one's. So the new one waits until the guest has closed its end. QEMU's event for
-/// that is no help, since it is held back to one a second: it is asked instead.
-async fn released(qmp: &Qmp) -> Result<(), ConnectError> {
-    let start = Instant::now();
-    loop {
-        let chardevs = qmp.execute("query-chardev").await?;
-        let port = chardevs
-            .as_array()
-            .and_then(|all| all.iter().find(|one| one["label"] == PORT_CHARDEV))
-            .ok_or(ControlError::Malformed { command: "query-chardev" })?;
-        let host_gone = port["filename"].as_str().is_some_and(|name| name.starts_with("disconnected:"));
-        let guest_gone = port["frontend-open"] == false;
-        if host_gone && guest_gone {
-            return Ok(());
-        }
-        if start.elapsed() > RELEASE_LIMIT {
-            return Err(ConnectError::NotReleased { limit: RELEASE_LIMIT });
-        }
-        sleep(RELEASE_POLL).await;
-    }
 }
 
 #[cfg(test)]

@@ -55,10 +55,16 @@ pub(super) async fn check(named: Option<&Path>) -> Result<EngineInfo, EngineProb
     let (version, parsed) =
         version_in(&said).ok_or_else(|| unusable("it does not say its version as QEMU does"))?;
     let version = version.to_owned();
-    if parsed < OLDEST {
-        return Err(EngineProblem::TooOld { program, found: version, need: OLDEST_NAME });
-    }
+    check_version(&program, parsed, version.clone())?;
     Ok(EngineInfo { program, version })
+}
+
+/// Refuses a version that is too old.
+pub(super) fn check_version(program: &Path, version: (u32, u32), name: String) -> Result<(), EngineProblem> {
+    if version < OLDEST {
+        return Err(EngineProblem::TooOld { program: program.to_owned(), found: name, need: OLDEST_NAME });
+    }
+    Ok(())
 }
 
 /// The version in `QEMU emulator version 7.2.22 (Debian …)`, whole and as two numbers.

@@ -4,6 +4,7 @@
 //! channel, and every command has a time limit.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -37,7 +38,7 @@ pub(super) enum Event {
 enum Message {
     Greeting {
         #[serde(rename = "QMP")]
-        _qmp: Value,
+        qmp: Greeting,
     },
     Return {
         #[serde(rename = "return")]
@@ -54,6 +55,36 @@ enum Message {
 }
 
 #[derive(Deserialize)]
+struct Greeting {
+    version: Versions,
+}
+
+#[derive(Deserialize)]
+struct Versions {
+    qemu: Version,
+}
+
+/// QEMU's version, as it greets with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(super) struct Version {
+    major: u32,
+    minor: u32,
+    micro: u32,
+}
+
+impl Version {
+    pub(super) fn parts(self) -> (u32, u32) {
+        (self.major, self.minor)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.micro)
+    }
+}
+
+#[derive(Deserialize)]
 struct Refusal {
     desc: String,
 }
@@ -64,6 +95,7 @@ type Answer = oneshot::Sender<Result<Value, String>>;
 #[derive(Debug, Clone)]
 pub(super) struct Qmp {
     commands: mpsc::Sender<(String, Answer)>,
+    version: Version,
 }
 
 impl Qmp {
@@ -71,27 +103,44 @@ impl Qmp {
     pub(super) async fn open(socket: UnixStream) -> Result<(Self, mpsc::Receiver<Event>), ControlError> {
         let mut lines = Framed::new(socket, LinesCodec::new_with_max_length(LINE_MAX));
         let command = "greeting";
-        match tokio::time::timeout(LIMIT, lines.next()).await {
+        let version = match tokio::time::timeout(LIMIT, lines.next()).await {
             Err(_) => return Err(ControlError::Timeout { command, limit: LIMIT }),
             Ok(None) => return Err(ControlError::Closed),
             Ok(Some(line)) => match line.ok().as_deref().map(serde_json::from_str) {
-                Some(Ok(Message::Greeting { .. })) => {}
+                Some(Ok(Message::Greeting { qmp })) => qmp.version.qemu,
                 _ => return Err(ControlError::Malformed { command }),
             },
-        }
+        };
         let (commands, queue) = mpsc::channel(8);
         let (events, receiver) = mpsc::channel(64);
         tokio::spawn(serve(lines, queue, events));
-        let qmp = Self { commands };
+        let qmp = Self { commands, version };
         qmp.execute("qmp_capabilities").await?;
         Ok((qmp, receiver))
     }
 
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
     /// Has QEMU execute a command that takes no arguments.
     pub(super) async fn execute(&self, command: &'static str) -> Result<Value, ControlError> {
+        self.send(command, json!({ "execute": command })).await
+    }
+
+    /// Has QEMU execute a command.
+    pub(super) async fn execute_with(
+        &self,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, ControlError> {
+        self.send(command, json!({ "execute": command, "arguments": arguments })).await
+    }
+
+    async fn send(&self, command: &'static str, message: Value) -> Result<Value, ControlError> {
         let run = async {
             let (answer, answered) = oneshot::channel();
-            let line = json!({ "execute": command }).to_string();
+            let line = message.to_string();
             self.commands.send((line, answer)).await.map_err(|_| ControlError::Closed)?;
             answered
                 .await

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cellule_engine::{
-    ConnectError, ControlError, Engine, ExitReason, KernelProblem, LaunchError, MachineConfig, MachineState,
+    ConnectError, ControlError, Engine, ExitReason, Kernel, KernelProblem, LaunchError, MachineState, Start,
 };
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::io::AsyncReadExt;
@@ -183,8 +183,8 @@ async fn own_until_killed(engine: &dyn Engine, dir: &Path) {
 
 pub(crate) async fn a_kernel_that_can_not_boot_is_named(engine: &dyn Engine) {
     let launch = async |kernel: File| {
-        let (unused, dir) = config();
-        let config = MachineConfig { kernel, initramfs: initramfs(), ..unused };
+        let (mut config, dir) = config();
+        config.start = Start::Boot(Kernel { kernel, initramfs: initramfs(), cmdline: String::new() });
         let error = limited(engine.launch(config)).await.map(drop).expect_err("no such kernel boots");
         assert_eq!(left_in(dir.path()), 0);
         error

@@ -5,9 +5,10 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cellule_engine::{AgentStream, CpuCount, Engine, Machine, MachineConfig, MemorySize};
+use cellule_engine::{AgentStream, CpuCount, Engine, Kernel, Machine, MachineConfig, MemorySize, Start};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::time::timeout;
@@ -70,13 +71,15 @@ pub(crate) fn initramfs() -> File {
 pub(crate) fn config() -> (MachineConfig, TempDir) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config = MachineConfig {
-        kernel: File::open(bundle().join("kernel")).expect("the bundle's kernel"),
-        initramfs: initramfs(),
+        start: Start::Boot(Kernel {
+            kernel: File::open(bundle().join("kernel")).expect("the bundle's kernel"),
+            initramfs: initramfs(),
+            cmdline: String::new(),
+        }),
         cpus: CpuCount::ONE,
         memory: MemorySize::from_mib(256).expect("a host with 256 MiB"),
         disks: Vec::new(),
         dir: dir.path().to_owned(),
-        cmdline: String::new(),
         console_log: None,
     };
     (config, dir)
@@ -116,17 +119,31 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) async fn open(machine: &dyn Machine) -> Self {
+        static NONCE: AtomicU64 = AtomicU64::new(1);
+        let nonce = NONCE.fetch_add(1, Ordering::Relaxed);
         let stream = limited(machine.connect()).await.expect("a stream to the guest");
         let mut session = Self { stream: BufStream::new(stream), number: 0 };
-        let hello = tokio::select! {
-            hello = session.line() => hello,
+        // Behind whatever was left half said.
+        session.tell(&format!("\nhello {nonce}")).await;
+        let answer = async {
+            loop {
+                let words = session.line().await;
+                let number = words.strip_prefix("session ").and_then(|words| words.split_once(' '));
+                if let Some((number, of)) = number
+                    && of == nonce.to_string()
+                {
+                    break number.parse().expect("a session's number");
+                }
+            }
+        };
+        let number = tokio::select! {
+            number = answer => number,
             reason = machine.wait() => {
                 let console = String::from_utf8_lossy(&machine.console()).into_owned();
                 panic!("{reason}; its console:\n{console}")
             }
         };
-        session.number =
-            hello.strip_prefix("session ").and_then(|n| n.parse().ok()).expect("the guest's hello");
+        session.number = number;
         session
     }
 

@@ -5,6 +5,7 @@
 mod death;
 mod guest;
 mod limits;
+mod saved;
 mod streams;
 
 use cellule_engine::qemu::QemuEngine;
@@ -29,7 +30,7 @@ engines! {
         a_guest_boots_and_its_console_is_heard,
         bytes_go_both_ways_unchanged,
         a_closed_stream_can_be_opened_again,
-        sessions_in_quick_succession_never_mix,
+        a_stream_follows_another_at_once,
         only_one_stream_is_open_at_a_time,
         a_flooded_console_is_bounded,
         a_console_log_is_bounded,
@@ -45,6 +46,19 @@ engines! {
         a_paused_guest_stands_still_and_goes_on,
         the_guests_clock_is_true_while_the_host_is_busy,
         the_least_memory_boots,
+    }
+    saved: {
+        a_saved_guest_goes_on_and_so_does_its_copy,
+        many_copies_share_what_they_do_not_change,
+        a_copy_of_a_copy_has_all_of_both,
+        a_guest_with_several_cpus_and_a_disk_goes_on,
+        a_guest_that_is_saved_again_and_again_goes_on,
+        a_copys_clock_goes_on_from_the_moment_of_the_save,
+        a_running_guest_is_not_saved,
+        a_copy_has_no_host_until_one_comes,
+        what_was_saved_elsewhere_is_refused,
+        a_damaged_state_is_refused_in_time,
+        a_file_that_takes_nothing_leaves_the_guest_as_it_was,
     }
     death: {
         a_power_off_is_told,

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::ptr::null;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ const POWER_OFF: c_int = 0x4321_fedc;
 const RESTART: c_int = 0x0123_4567;
 
 static TICKS: AtomicU64 = AtomicU64::new(0);
+static KEPT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 fn main() {
     for (kind, at) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
@@ -68,19 +70,22 @@ fn main() {
             TICKS.fetch_add(1, Ordering::Relaxed);
         }
     });
-    for session in 1_u64.. {
-        // A write that blocks would do so until the next session, whose beginning waits for this one's end.
+    // Opened once: what a host left half said, and a half of what it was told, is behind the next host's greeting.
+    let port = loop {
         let mut options = OpenOptions::new();
-        if let Ok(port) = options.read(true).write(true).custom_flags(O_NONBLOCK).open("/dev/vport0p1") {
-            let port = Port(port);
-            if port.wait(0, 0) & POLLHUP == 0
-                && let Err(e) = serve(&port, session)
-            {
-                say(&format!("guest: session {session}: {e}"));
-            }
+        // A write that blocks would do so until the next host.
+        match options.read(true).write(true).custom_flags(O_NONBLOCK).open("/dev/vport0p1") {
+            Ok(port) => break Port(port),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
         }
-        // The port is closed here.
-        thread::sleep(Duration::from_millis(20));
+    };
+    let mut session = 0;
+    loop {
+        if let Err(e) = serve(&port, &mut session) {
+            say(&format!("guest: after session {session}: {e}"));
+        }
+        // No host is there.
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -124,9 +129,8 @@ impl Write for &Port {
     }
 }
 
-fn serve(port: &Port, session: u64) -> io::Result<()> {
+fn serve(port: &Port, session: &mut u64) -> io::Result<()> {
     let mut to = port;
-    writeln!(to, "session {session}")?;
     let mut from = BufReader::new(port);
     loop {
         let mut line = String::new();
@@ -135,6 +139,10 @@ fn serve(port: &Port, session: u64) -> io::Result<()> {
         }
         let (command, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
         match command {
+            "hello" => {
+                *session += 1;
+                writeln!(to, "session {session} {rest}")?;
+            }
             "echo" => {
                 let mut left: u64 = rest.parse().unwrap_or(0);
                 let mut buffer = vec![0; 64 << 10];
@@ -147,6 +155,17 @@ fn serve(port: &Port, session: u64) -> io::Result<()> {
                     to.write_all(&buffer[..got])?;
                     left -= got as u64;
                 }
+            }
+            "keep" => {
+                let (seed, mib) = rest.split_once(' ').unwrap_or(("", ""));
+                let (seed, mib): (u8, usize) = (seed.parse().unwrap_or(0), mib.parse().unwrap_or(0));
+                let bytes = (0..mib << 20).map(|n| (n / 4096 + n % 251).to_le_bytes()[0].wrapping_add(seed));
+                KEPT.lock().map_err(|_| io::ErrorKind::Other)?.extend(bytes);
+                writeln!(to, "ok")?;
+            }
+            "kept" => {
+                let hash = checksum(&KEPT.lock().map_err(|_| io::ErrorKind::Other)?);
+                writeln!(to, "{hash}")?;
             }
             "ticks" => writeln!(to, "{}", TICKS.load(Ordering::Relaxed))?,
             "sleep" => {
@@ -218,10 +237,14 @@ fn disk(serial: &str) -> io::Result<String> {
 fn sum(path: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(checksum(&bytes))
+}
+
+fn checksum(bytes: &[u8]) -> String {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     });
-    Ok(format!("{} {hash:016x}", bytes.len()))
+    format!("{} {hash:016x}", bytes.len())
 }
 
 /// Reads a disk from many threads at once, each in its own place, and counts the bytes.

@@ -1,9 +1,9 @@
 //! Owns the root filesystem: the image read-only beneath, a tmpfs above, and the step into it.
 
 use std::ffi::CString;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt as _, MetadataExt, PermissionsExt};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount as mount_at, mount_move};
@@ -21,17 +21,37 @@ const WORK: &str = "/cellule/writable/work";
 const FILES: &str = "/cellule/writable/files";
 const ROOT: &str = "/cellule/root";
 
+/// How much of the image is read ahead: its inodes lie at its beginning, those of 8000 files in a MiB.
+const AHEAD: u64 = 4 << 20;
+const AHEAD_PIECE: usize = 64 << 10;
+
+/// Reads the beginning of the image into memory.
+pub(crate) fn read_ahead(image: &File) -> Result<(), Fault> {
+    let mut buffer = vec![0; AHEAD_PIECE];
+    let mut offset = 0;
+    while offset < AHEAD {
+        match image.read_at(&mut buffer, offset).context("read the image ahead")? {
+            0 => break,
+            count => offset += count as u64,
+        }
+    }
+    Ok(())
+}
+
 /// Directories of the root filesystem's parts, which have no names any more.
 #[derive(Debug)]
 pub(super) struct Parts {
     /// The agent's own files.
     pub(super) files: OwnedFd,
     pub(super) sides: Sides,
+    /// The disk with the image: in the new root it has no name.
+    pub(super) image: File,
 }
 
 /// Mounts the image and its writable side, and makes them `/`.
 pub(super) fn mount() -> Result<Parts, Fault> {
     let disk = disk::find(SERIAL)?;
+    let image = File::open(&disk).context(format_args!("open {}", disk.display()))?;
     for directory in [IMAGE, WRITABLE, ROOT] {
         make(directory)?;
     }
@@ -50,7 +70,8 @@ pub(super) fn mount() -> Result<Parts, Fault> {
         .context("mount the overlay")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |path: &str| rustix::fs::open(path, flags, Mode::empty()).context(format_args!("open {path}"));
-    let parts = Parts { files: open(FILES)?, sides: Sides { upper: open(UPPER)?, lower: open(IMAGE)? } };
+    let parts =
+        Parts { files: open(FILES)?, sides: Sides { upper: open(UPPER)?, lower: open(IMAGE)? }, image };
     // The initramfs can't be left by pivot_root, only covered.
     std::env::set_current_dir(ROOT).context("enter the overlay")?;
     mount_move(".", "/").context("move the overlay to the root")?;

@@ -1,4 +1,4 @@
-//! Owns how the image's processes see the machine: its name, three files of /etc, and what is writable.
+//! Owns how the image's processes see the machine: its name, what tells it from others, files of /etc, and what is writable.
 //!
 //! Applying a configuration again changes what differs and no more, for every session brings one.
 
@@ -47,27 +47,27 @@ pub(super) fn apply(
     }
     // Without a root filesystem there is nothing to put files into, and the boot has said so.
     let Some(files) = files else { return };
-    let hostname_line = [hostname, b"\n"].concat();
+    let line = |text: &[u8]| if text.is_empty() { Vec::new() } else { [text, b"\n"].concat() };
     let over = [
-        ("hostname", if hostname.is_empty() { &[] } else { hostname_line.as_slice() }),
-        ("hosts", wanted.hosts.as_slice()),
-        ("resolv.conf", wanted.resolv_conf.as_slice()),
+        ("hostname", "/etc/hostname", line(hostname)),
+        ("hosts", "/etc/hosts", wanted.hosts.clone()),
+        ("resolv.conf", "/etc/resolv.conf", wanted.resolv_conf.clone()),
+        ("machine-id", "/etc/machine-id", line(wanted.machine_id.as_bytes())),
+        ("boot-id", "/proc/sys/kernel/random/boot_id", line(wanted.boot_id.as_bytes())),
     ];
     // All that needs directories or files made comes before the root may refuse them. A root that refuses them already is
     // opened only if there is something to make, for programs may be running.
-    let etc = over
-        .iter()
-        .filter(|(_, contents)| !contents.is_empty())
-        .map(|(name, _)| Path::new("/etc").join(name));
+    let files_over = over.iter().filter(|(.., contents)| !contents.is_empty());
+    let files_over = files_over.map(|(_, target, _)| PathBuf::from(target));
     let tmpfs = wanted.tmpfs.iter().map(|tmpfs| PathBuf::from(OsStr::from_bytes(&tmpfs.path)));
-    let something_to_make = etc.chain(tmpfs).any(|path| !configured.mounted.contains(&path));
+    let something_to_make = files_over.chain(tmpfs).any(|path| !configured.mounted.contains(&path));
     if configured.read_only && (something_to_make || !wanted.read_only) {
         note(set_read_only(false));
         configured.read_only = false;
     }
-    for (name, contents) in over.into_iter().filter(|(_, contents)| !contents.is_empty()) {
-        let result = replace(files, name, contents, configured);
-        note(result.context(format_args!("provide /etc/{name}")));
+    for (name, target, contents) in over.into_iter().filter(|(.., contents)| !contents.is_empty()) {
+        let result = replace(files, name, Path::new(target), &contents, configured);
+        note(result.context(format_args!("provide {target}")));
     }
     for tmpfs in &wanted.tmpfs {
         let result = mount_tmpfs(tmpfs, configured);
@@ -85,24 +85,34 @@ pub(super) fn apply(
 
 /// Writes a file of the agent's and puts it over the image's, by a mount: it works whatever the image has there, and
 /// stays writable where the root is not, as in a container.
-fn replace(files: &OwnedFd, name: &str, contents: &[u8], configured: &mut Configured) -> Result<(), Fault> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+///
+/// It is the same file for as long as the machine is, copies of the machine included, so that it can be watched; and no
+/// moment sees it empty.
+fn replace(
+    files: &OwnedFd,
+    name: &str,
+    target: &Path,
+    contents: &[u8],
+    configured: &mut Configured,
+) -> Result<(), Fault> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(files, name, flags, Mode::from_raw_mode(0o644)).context("open")?;
-    File::from(file).write_all(contents).context("write")?;
-    let target = Path::new("/etc").join(name);
-    if configured.mounted.contains(&target) {
+    let mut file = File::from(file);
+    file.write_all(contents).context("write")?;
+    file.set_len(contents.len() as u64).context("cut")?;
+    if configured.mounted.contains(target) {
         return Ok(());
     }
-    let plain = fs::symlink_metadata(&target).is_ok_and(|found| found.is_file());
+    let plain = fs::symlink_metadata(target).is_ok_and(|found| found.is_file());
     if !plain {
         fs::DirBuilder::new().recursive(true).mode(0o755).create("/etc").context("make /etc")?;
-        let _nothing = fs::remove_file(&target);
-        File::create_new(&target).context("make a place for it")?;
+        let _nothing = fs::remove_file(target);
+        File::create_new(target).context("make a place for it")?;
     }
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(files.as_fd(), name, clone).context("clone")?;
-    move_mount(tree.as_fd(), "", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).context("mount")?;
-    configured.mounted.insert(target);
+    move_mount(tree.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).context("mount")?;
+    configured.mounted.insert(target.to_owned());
     Ok(())
 }
 

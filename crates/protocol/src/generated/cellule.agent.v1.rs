@@ -11,6 +11,9 @@ pub struct HandshakeRequest {
     /// Absent leaves all of it as it is.
     #[prost(message, optional, tag = "3")]
     pub configuration: ::core::option::Option<Configuration>,
+    /// The guest is about to be saved, for others to go on from: what their programs will need first is read ahead.
+    #[prost(bool, tag = "4")]
+    pub read_ahead: bool,
 }
 /// How the image's processes see the machine.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -28,6 +31,13 @@ pub struct Configuration {
     pub read_only: bool,
     #[prost(message, repeated, tag = "5")]
     pub tmpfs: ::prost::alloc::vec::Vec<Tmpfs>,
+    /// What tells this machine from every other, copies of it included: 32 lower-case hexadecimal digits. It is in
+    /// /etc/machine-id, which programs watch that must know when they were copied. Empty leaves the image's own.
+    #[prost(string, tag = "6")]
+    pub machine_id: ::prost::alloc::string::String,
+    /// What /proc/sys/kernel/random/boot_id says from now on, a UUID. Empty leaves the kernel's.
+    #[prost(string, tag = "7")]
+    pub boot_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Tmpfs {

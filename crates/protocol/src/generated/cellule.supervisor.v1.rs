@@ -18,6 +18,18 @@ pub struct Status {
     /// Absent until it was started.
     #[prost(message, optional, tag = "5")]
     pub main: ::core::option::Option<MainProgram>,
+    /// How the machine was started; absent until it was.
+    #[prost(message, optional, tag = "6")]
+    pub start: ::core::option::Option<Start>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Start {
+    /// The template that it was restored from; empty if its kernel booted.
+    #[prost(string, tag = "1")]
+    pub template: ::prost::alloc::string::String,
+    /// Why it was not restored, where it should have been, or that its template had to be made.
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MainProgram {

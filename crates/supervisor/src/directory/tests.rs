@@ -32,6 +32,7 @@ pub(crate) fn spec() -> SandboxSpec {
         expires_ns: None,
         idle: None,
         labels: BTreeMap::new(),
+        templates: None,
     }
 }
 
@@ -246,7 +247,7 @@ fn a_spec_that_is_not_ours_is_refused() {
         fs::write(&file, text).unwrap();
         dir.spec().unwrap_err()
     };
-    let format = read(&good.replace("\"format\": 2", "\"format\": 1"));
+    let format = read(&good.replace("\"format\": 3", "\"format\": 1"));
     assert!(
         matches!(format, DirectoryError::Damaged { source: DocumentError::Format { found: 1 }, .. }),
         "{format}"

@@ -18,7 +18,7 @@ use crate::inherited::complain;
 use crate::life::{Gate, Life};
 use crate::listener::Listener;
 use crate::log::{LogWriter, MAIN_LOG};
-use crate::machine;
+use crate::machine::{self, Steps};
 use crate::record::Record;
 use crate::recorder::Recorder;
 use crate::spec::SandboxSpec;
@@ -68,7 +68,7 @@ pub async fn supervise(dir: SandboxDir, spec: SandboxSpec, owner: UnixStream) ->
     let (progress, phases) = mpsc::unbounded_channel();
     let spec = Arc::new(spec);
     let start: BoxFuture<'static, _> =
-        Box::pin(machine::start(Arc::clone(&spec), dir.path().to_path_buf(), progress));
+        Box::pin(machine::start(Arc::clone(&spec), dir.path().to_path_buf(), Steps::new(progress)));
     let supervisor = Supervisor {
         life: Life::new(spec.main.is_some(), spec.stop_signal),
         clocks: Clocks::new(&spec),

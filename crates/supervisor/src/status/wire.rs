@@ -9,6 +9,7 @@ use prost::Message as _;
 
 use super::{MainStatus, Phase, Status};
 use crate::failure::{Failure, FailureKind};
+use crate::record::StartRecord;
 use crate::state::State;
 
 impl From<&Status> for v1::Status {
@@ -38,6 +39,10 @@ impl From<&Status> for v1::Status {
             failure,
             processes: processes.collect(),
             main,
+            start: status.start.as_ref().map(|start| v1::Start {
+                template: start.template.clone().unwrap_or_default(),
+                note: start.note.clone().unwrap_or_default(),
+            }),
         }
     }
 }
@@ -70,8 +75,12 @@ impl TryFrom<v1::Status> for Status {
             console: failure.console,
             engine_stderr: failure.engine_stderr,
         });
+        let said = |text: String| Some(text).filter(|text| !text.is_empty());
         Ok(Self {
             state,
+            start: status
+                .start
+                .map(|start| StartRecord { template: said(start.template), note: said(start.note) }),
             phases: status.phases.into_iter().map(phase).collect(),
             failure,
             processes: status.processes.into_iter().map(|process| (process.role, process.pid)).collect(),
@@ -216,6 +225,7 @@ mod tests {
         };
         let status = Status {
             state: State::Failed,
+            start: Some(StartRecord { template: Some("0a".into()), note: None }),
             phases: vec![Phase { name: "boot".into(), took: Duration::from_millis(7), in_guest: true }],
             failure: Some(failure.with_console(b"panic\xff")),
             processes: vec![("supervisor".into(), 1), ("engine".into(), 2)],

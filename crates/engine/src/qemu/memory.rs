@@ -1,0 +1,257 @@
+//! The guest's memory in QEMU's process: a private mapping of a base file, so that the kernel itself keeps apart what the
+//! guest has changed.
+//!
+//! A page that was written since is anonymous memory in place of the file's page, which `/proc/PID/pagemap` tells; and
+//! `/proc/PID/mem` reads and writes it, without a word to QEMU. Both are allowed to the process that started it.
+//!
+//! QEMU is only half trusted. Whatever its process says of its memory, no more is read and written than the guest's
+//! memory has.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use super::process::Process;
+use crate::MemorySize;
+use crate::saved::{PAGE, PageRange, Pages};
+
+/// How much is copied at a time.
+const PIECE: usize = 1 << 20;
+/// Entries of the page map that are read at a time.
+const ENTRIES: usize = 16 << 10;
+/// The longest map of a process that is read: QEMU has some 200 lines.
+const MAPS_MAX: usize = 64 << 10;
+
+// Of an entry in `/proc/PID/pagemap`.
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const OF_A_FILE: u64 = 1 << 61;
+
+/// Where a guest's memory is. Blocking: not for the thread of a runtime.
+#[derive(Debug)]
+pub(super) struct GuestMemory {
+    address: u64,
+    pages: u32,
+    memory: File,
+    map: File,
+}
+
+impl GuestMemory {
+    /// Finds the mapping of `base` in the process.
+    pub(super) fn find(process: &Process, base: &File, size: MemorySize) -> io::Result<Self> {
+        let of = |name: &str| format!("/proc/{}/{name}", process.pid().as_raw_nonzero());
+        let maps = BufReader::new(File::open(of("maps"))?);
+        let map = File::open(of("pagemap"))?;
+        let memory = File::options().read(true).write(true).open(of("mem"))?;
+        // These files are the process's for ever, if its number was still its own when they were opened.
+        if !process.is_alive() {
+            return Err(io::Error::other("QEMU has ended"));
+        }
+        let base = base.metadata()?;
+        let address = address_in(maps, (base.dev(), base.ino()), size.bytes())?
+            .ok_or_else(|| io::Error::other("QEMU has not mapped the guest's memory"))?;
+        let pages = u32::try_from(size.bytes() / PAGE).map_err(io::Error::other)?;
+        Ok(Self { address, pages, memory, map })
+    }
+
+    /// The pages that were written since they were mapped.
+    pub(super) fn changed(&self) -> io::Result<Vec<PageRange>> {
+        let first = self.address / PAGE;
+        let mut ranges = Ranges::default();
+        let mut entries = vec![0; ENTRIES * 8];
+        let mut page = 0;
+        while page < self.pages {
+            let count = (self.pages - page).min(u32::try_from(ENTRIES).unwrap_or(u32::MAX));
+            let part = &mut entries[..count as usize * 8];
+            self.map.read_exact_at(part, (first + u64::from(page)) * 8)?;
+            for (at, entry) in (page..).zip(part.as_chunks::<8>().0) {
+                let entry = u64::from_ne_bytes(*entry);
+                if entry & (PRESENT | SWAPPED) != 0 && entry & OF_A_FILE == 0 {
+                    ranges.push(at);
+                }
+            }
+            page += count;
+        }
+        Ok(ranges.0)
+    }
+
+    /// Copies pages to their places in `file`, and leaves holes for those that are all zero.
+    pub(super) fn copy_out(&self, ranges: &[PageRange], file: &File) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE];
+        for range in ranges {
+            for (offset, length) in pieces(*range) {
+                let piece = &mut buffer[..length];
+                self.memory.read_exact_at(piece, self.address + offset)?;
+                write_sparse(piece, file, offset)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts pages in their places.
+    pub(super) fn copy_in(&self, pages: &Pages) -> io::Result<()> {
+        let mut buffer = vec![0; PIECE];
+        let end = u64::from(self.pages) * PAGE;
+        for range in pages.ranges() {
+            for (offset, length) in pieces(*range) {
+                if offset + length as u64 > end {
+                    return Err(io::Error::other("a page that the guest's memory does not have"));
+                }
+                let piece = &mut buffer[..length];
+                read_padded(pages.file(), piece, offset)?;
+                self.memory.write_all_at(piece, self.address + offset)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Does what blocks on a thread of its own.
+pub(super) async fn apart<T: Send + 'static>(
+    what: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(what).await.map_err(io::Error::other)?
+}
+
+/// Where in a process's memory, of which `maps` is the list, a file is mapped from its beginning and `size` bytes long.
+/// The mapping may be in several parts.
+fn address_in(maps: impl BufRead, file: (u64, u64), size: u64) -> io::Result<Option<u64>> {
+    let mut start = None;
+    let mut mapped = 0;
+    for line in maps.lines().take(MAPS_MAX) {
+        let line = line?;
+        let Some(part) = Mapping::parse(&line) else { continue };
+        if part.file != file || part.offset != mapped {
+            continue;
+        }
+        let begins = *start.get_or_insert(part.start);
+        if part.start != begins + mapped {
+            return Ok(None);
+        }
+        mapped += part.length;
+        if mapped >= size {
+            return Ok(Some(begins));
+        }
+    }
+    Ok(None)
+}
+
+/// A line of `/proc/PID/maps`, as far as it matters.
+struct Mapping {
+    start: u64,
+    length: u64,
+    offset: u64,
+    /// The device and the inode.
+    file: (u64, u64),
+}
+
+impl Mapping {
+    /// `7f0000000000-7f0010000000 rw-p 00000000 fe:00 1234    /path`
+    fn parse(line: &str) -> Option<Self> {
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        let mut words = line.split_ascii_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let (start, end) = (hex(start)?, hex(end)?);
+        let offset = hex(words.nth(1)?)?;
+        let (major, minor) = words.next()?.split_once(':')?;
+        let (major, minor) = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
+        let inode = words.next()?.parse().ok()?;
+        let device = rustix::fs::makedev(major, minor);
+        Some(Self { start, length: end.checked_sub(start)?, offset, file: (device, inode) })
+    }
+}
+
+/// The parts of a range, in bytes, each no longer than is copied at a time.
+fn pieces(range: PageRange) -> impl Iterator<Item = (u64, usize)> {
+    let end = range.offset() + range.bytes();
+    (range.offset()..end).step_by(PIECE).map(move |offset| {
+        let length = usize::try_from(end - offset).unwrap_or(PIECE).min(PIECE);
+        (offset, length)
+    })
+}
+
+/// Writes pages, those left out that are all zero.
+fn write_sparse(pages: &[u8], file: &File, offset: u64) -> io::Result<()> {
+    const ZERO: [u8; 4096] = [0; 4096];
+    const { assert!(ZERO.len() as u64 == PAGE) };
+    let write = |run: &Range<usize>| file.write_all_at(&pages[run.clone()], offset + run.start as u64);
+    let mut run = 0..0;
+    for page in pages.chunks(ZERO.len()) {
+        let end = run.end + page.len();
+        if *page == ZERO {
+            write(&run)?;
+            run = end..end;
+        } else {
+            run.end = end;
+        }
+    }
+    write(&run)
+}
+
+/// Reads as much as there is, and zeros behind the end of the file.
+fn read_padded(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match file.read_at(&mut into[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    into[filled..].fill(0);
+    Ok(())
+}
+
+/// Ranges in the making, from pages in their order.
+#[derive(Debug, Default)]
+struct Ranges(Vec<PageRange>);
+
+impl Ranges {
+    fn push(&mut self, page: u32) {
+        match self.0.last_mut() {
+            Some(last) if last.first + last.count == page => last.count += 1,
+            _ => self.0.push(PageRange { first: page, count: 1 }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &str = "\
+55d0c0000000-55d0c0100000 r-xp 00000000 fe:00 77                         /usr/bin/qemu
+7f0000000000-7f0000100000 rw-p 00000000 00:01 42                         /memfd:x (deleted)
+7f0000100000-7f0000400000 rw-p 00100000 00:01 42                         /memfd:x (deleted)
+7f0000400000-7f0000500000 rw-p 00000000 00:00 0
+";
+
+    #[test]
+    fn a_mapping_in_parts_is_found_and_a_shorter_one_is_not() {
+        let of = |minor, inode, size| {
+            address_in(MAPS.as_bytes(), (rustix::fs::makedev(0, minor), inode), size).expect("no error")
+        };
+        assert_eq!(of(1, 42, 0x40_0000), Some(0x7f00_0000_0000));
+        assert_eq!(of(1, 42, 0x40_1000), None);
+        assert_eq!(of(2, 42, 0x40_0000), None);
+    }
+
+    #[test]
+    fn neighbours_are_one_range() {
+        let mut ranges = Ranges::default();
+        for page in [3, 4, 5, 9, 11, 12] {
+            ranges.push(page);
+        }
+        let range = |first, count| PageRange { first, count };
+        assert_eq!(ranges.0, [range(3, 3), range(9, 1), range(11, 2)]);
+    }
+
+    #[test]
+    fn a_range_is_copied_in_pieces_to_its_last_page() {
+        let count = u32::try_from(PIECE as u64 / PAGE).expect("a small piece") + 1;
+        let all: Vec<_> = pieces(PageRange { first: 2, count }).collect();
+        assert_eq!(all, [(8192, PIECE), (8192 + PIECE as u64, 4096)]);
+    }
+}

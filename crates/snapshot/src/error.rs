@@ -1,0 +1,119 @@
+//! Why a saved machine could not be had or kept. No message repeats its source.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cellule_engine::InvalidPages;
+
+/// Why a saved machine could not be had or kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("cannot {doing} {path}")]
+    Io {
+        /// What was to be done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no room.
+    #[error("no space left for {path}")]
+    DiskFull {
+        /// What did not fit.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// What is there is not what was made.
+    #[error("{path} is damaged")]
+    Damaged {
+        /// The saved machine's directory.
+        path: PathBuf,
+        /// In which way.
+        #[source]
+        damage: Damage,
+    },
+    /// No template has this id, or begins so.
+    #[error("there is no template {0:?}")]
+    NoSuchTemplate(String),
+    /// Several ids begin so.
+    #[error("{prefix:?} is the beginning of {count} templates' ids")]
+    Ambiguous {
+        /// What was given.
+        prefix: String,
+        /// How many begin so.
+        count: usize,
+    },
+}
+
+/// What is wrong with a saved machine's files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// A file is gone or cannot be read.
+    #[error("its file {file} cannot be read")]
+    Unreadable {
+        /// The file's name.
+        file: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest is not one, or larger than any.
+    #[error("its manifest cannot be understood")]
+    Manifest(#[source] Option<serde_json::Error>),
+    /// It was made by another version.
+    #[error("it has format {found}, where {expected} is wanted")]
+    Format {
+        /// The format in the manifest.
+        found: u32,
+        /// The format of this version.
+        expected: u32,
+    },
+    /// It is not what it is kept as.
+    #[error("its manifest is that of something else")]
+    OtherKey,
+    /// The memory has another size than it was made with.
+    #[error("its memory has {found} bytes instead of {expected}")]
+    Size {
+        /// The size in the manifest.
+        expected: u64,
+        /// The size on disk.
+        found: u64,
+    },
+    /// The memory was written to after it was made.
+    #[error("its memory was changed since it was saved")]
+    Touched,
+    /// The devices' state is another than was made.
+    #[error("the state of its devices is not what was saved")]
+    Devices,
+    /// The pages that it names are not those of such a memory.
+    #[error(transparent)]
+    Pages(#[from] InvalidPages),
+}
+
+impl Error {
+    /// Turns what the kernel said of `path` into an error.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::DiskFull { path, source }
+            }
+            _ => Self::Io { doing, path, source },
+        }
+    }
+
+    /// Whether it says that nothing is there.
+    pub(crate) fn is_missing(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Decides how a machine starts: from a template, or by booting. Makes the template where there is none yet.
+//!
+//! ```text
+//!   template? ──there──▶ restore ─────────────────────────────────────────▶ warm
+//!      │ none              ▲  │ it does not work: set aside, made anew once
+//!      ▼                   │  ▼
+//!   make, or wait for who makes it: boot, rest, save, publish
+//!      │ that does not work either
+//!      ▼
+//!   boot ─────────────────────────────────────────────────────────────────▶ cold, and why is noted
+//! ```
+//! What is wrong with a template never fails a start. What is in it is a guest that has booted and was told nothing: names,
+//! files, variables and programs come after the restore.
+
+use std::time::{Duration, Instant};
+
+use cellule_engine::LaunchError;
+use cellule_protocol::client::{ExecSpec, Session};
+use cellule_snapshot::{Draft, Making, SavedFiles, TemplateKey, Templates};
+use tokio::time::sleep;
+
+use crate::failure::{Failure, FailureKind};
+use crate::inherited::complain;
+use crate::machine::{Launcher, Running, apart, nobodys, session};
+use crate::record::StartRecord;
+use crate::spec::TemplateCache;
+
+/// How often a template that does not work is made anew.
+const TRIES: usize = 2;
+/// How long the template may take that another process makes, and how often is looked.
+const MADE_WITHIN: Duration = Duration::from_secs(120);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How long a guest gets to notice that its host is gone, before it is saved.
+const REST: Duration = Duration::from_millis(50);
+/// How long what runs before the save may take.
+const WARM_UP_WITHIN: Duration = Duration::from_secs(10);
+/// How long a guest that could not be saved may take to answer again.
+const BACK_WITHIN: Duration = Duration::from_secs(20);
+
+/// Starts a machine, to an agent that was heard.
+pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord), Failure> {
+    let Some(cache) = &launcher.spec.templates else {
+        return Ok((launcher.boot().await?, StartRecord::default()));
+    };
+    let warm =
+        Warm { templates: Templates::new(&cache.dir, cache.limit), key: key(launcher, cache), launcher };
+    let mut note = None;
+    for _ in 0..TRIES {
+        let files = match warm.template().await? {
+            Found::There(files) => files,
+            Found::Made(files) => {
+                note.get_or_insert_with(|| "its template was made first".to_owned());
+                files
+            }
+            Found::Not { booted, why } => {
+                complain(&why);
+                let running = match booted {
+                    Some(running) => running,
+                    None => launcher.boot().await?,
+                };
+                return Ok((running, StartRecord { template: None, note: Some(why) }));
+            }
+        };
+        match warm.restore(files).await? {
+            Ok(running) => {
+                let template = Some(warm.key.id().to_string());
+                return Ok((running, StartRecord { template, note }));
+            }
+            Err(why) => {
+                let why = format!("its template did not work: {why}");
+                complain(&why);
+                warm.set_aside(&why).await?;
+                note = Some(why);
+            }
+        }
+    }
+    Ok((launcher.boot().await?, StartRecord { template: None, note }))
+}
+
+fn key(launcher: &Launcher, cache: &TemplateCache) -> TemplateKey {
+    let spec = &launcher.spec;
+    TemplateKey {
+        engine: spec.engine.clone(),
+        program: spec.engine_program.clone(),
+        cpus: spec.cpus,
+        memory_mib: spec.memory_mib,
+        boot: cache.boot.clone(),
+        rootfs: cache.rootfs.clone(),
+    }
+}
+
+/// What came of the search for a template.
+enum Found {
+    There(SavedFiles),
+    /// This process made it.
+    Made(SavedFiles),
+    /// There is none, and none could be made; the machine that was booted for it may be used.
+    Not {
+        booted: Option<Running>,
+        why: String,
+    },
+}
+
+struct Warm<'a> {
+    templates: Templates,
+    key: TemplateKey,
+    launcher: &'a Launcher,
+}
+
+impl Warm<'_> {
+    /// Finds the template, or makes it, or waits for who makes it.
+    async fn template(&self) -> Result<Found, Failure> {
+        let begun = Instant::now();
+        let not = |booted, why| Ok(Found::Not { booted, why });
+        loop {
+            let (templates, key) = (self.templates.clone(), self.key.clone());
+            let making = apart(move || {
+                Ok(match templates.find(&key) {
+                    Ok(Some(files)) => Ok(Making::Made(files)),
+                    Ok(None) => templates.make(&key),
+                    Err(error @ cellule_snapshot::Error::Damaged { .. }) => {
+                        complain(&chain(&error));
+                        templates.set_aside(&key.id(), &chain(&error)).and_then(|()| templates.make(&key))
+                    }
+                    Err(error) => Err(error),
+                })
+            });
+            match making.await? {
+                Ok(Making::Made(files)) => {
+                    self.launcher.steps.tell("template", begun);
+                    return Ok(Found::There(files));
+                }
+                Ok(Making::Yours(draft)) => return self.make(draft).await,
+                Ok(Making::Busy) if begun.elapsed() < MADE_WITHIN => sleep(LOOK_AGAIN_AFTER).await,
+                Ok(Making::Busy) => {
+                    let seconds = MADE_WITHIN.as_secs();
+                    return not(
+                        None,
+                        format!("another process makes its template for more than {seconds} s"),
+                    );
+                }
+                Err(error) => return not(None, format!("no template: {}", chain(&error))),
+            }
+        }
+    }
+
+    /// Boots a machine and saves it. A boot that fails is the start's own failure.
+    async fn make(&self, draft: Draft) -> Result<Found, Failure> {
+        let booted = self.launcher.boot().await?;
+        // A guest that is not sound is nothing to start from. And what each start replaces has its place already: to put one
+        // thing in another's costs a guest that just woke less than to make a place for it.
+        let answer = booted.handshake(Some(nobodys())).await?;
+        self.launcher.steps.guests(&answer);
+        _ = booted.session.read_ahead().await;
+        // Twice, since the pages that the first one read are its control group's, which is not used again then.
+        warm_up(&booted.session).await;
+        warm_up(&booted.session).await;
+        let Running { machine, session: heard } = booted;
+        drop(heard);
+        sleep(REST).await;
+
+        let begun = Instant::now();
+        let label = self.launcher.spec.image.clone();
+        let saved = async {
+            machine.pause().await.map_err(|error| chain(&error))?;
+            let memory = draft.memory().map_err(|error| chain(&error))?;
+            let saved = machine.save(memory).await.map_err(|error| chain(&error))?;
+            let published = apart(move || Ok(draft.publish(&label, &saved)));
+            published.await.map_err(|failure| failure.line())?.map_err(|error| chain(&error))
+        };
+        match saved.await {
+            Ok(files) => {
+                self.launcher.steps.tell("template", begun);
+                // This one has all of its memory for itself; the one that is restored shares it.
+                drop(machine);
+                Ok(Found::Made(files))
+            }
+            Err(why) => {
+                let why = format!("no template could be made: {why}");
+                machine.resume().await.map_err(|error| Failure::control(&error))?;
+                let session = session(&*machine, BACK_WITHIN).await?;
+                Ok(Found::Not { booted: Some(Running { machine, session }), why })
+            }
+        }
+    }
+
+    /// Restores a machine; the inner error is what is wrong with the template.
+    async fn restore(&self, files: SavedFiles) -> Result<Result<Running, String>, Failure> {
+        let saved = match apart(move || Ok(files.load())).await? {
+            Ok(saved) => saved,
+            Err(error) => return Ok(Err(chain(&error))),
+        };
+        match self.launcher.restore(saved).await {
+            Ok(Ok(running)) => Ok(Ok(running)),
+            Ok(Err(error)) => match &error {
+                LaunchError::Mismatch(_)
+                | LaunchError::Damaged { .. }
+                | LaunchError::Exited { .. }
+                | LaunchError::Control(_) => Ok(Err(chain(&error))),
+                // The host's fault: a boot would meet it too.
+                _ => Err(Failure::launch(&error)),
+            },
+            // It ran, and its agent was not heard.
+            Err(failure) if failure.kind != FailureKind::Launch => Ok(Err(failure.line())),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn set_aside(&self, why: &str) -> Result<(), Failure> {
+        let (templates, id, why) = (self.templates.clone(), self.key.id(), why.to_owned());
+        apart(move || {
+            if let Err(error) = templates.set_aside(&id, &why) {
+                complain(&chain(&error));
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Runs what most programs run first, so that it is in the guest's page cache, and a control group is at hand. An image
+/// without a shell has neither, and works as well.
+async fn warm_up(session: &Session) {
+    let spec = ExecSpec {
+        argv: [&b"/bin/sh"[..], b"-c", b":"].map(<[u8]>::to_vec).to_vec(),
+        timeout: Some(WARM_UP_WITHIN),
+        ..ExecSpec::default()
+    };
+    if let Ok(mut process) = session.exec_without_output(spec).await {
+        _ = tokio::time::timeout(WARM_UP_WITHIN, process.wait()).await;
+    }
+}
+
+/// An error and its causes in a line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    Failure::new(FailureKind::Launch, error.to_string(), error.source()).line()
+}
