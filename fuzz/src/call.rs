@@ -96,9 +96,7 @@ impl Message {
                 };
                 (0, None, answer.encode_to_vec())
             }
-            Self::Started(pid) => {
-                (0, None, event(v1::exec_event::Event::Started(v1::Started { pid: *pid })))
-            }
+            Self::Started(pid) => (0, None, event(v1::exec_event::Event::Started(v1::Started { pid: *pid }))),
             Self::Exited { code, flags } => {
                 let exited = v1::Exited {
                     how: (flags & 8 == 0).then_some(v1::exited::How::Code(*code)),
@@ -111,11 +109,7 @@ impl Message {
             }
             Self::Killed(signal) => {
                 let how = Some(v1::exited::How::Signal(*signal));
-                (
-                    0,
-                    None,
-                    event(v1::exec_event::Event::Exited(v1::Exited { how, ..v1::Exited::default() })),
-                )
+                (0, None, event(v1::exec_event::Event::Exited(v1::Exited { how, ..v1::Exited::default() })))
             }
             Self::Failed { kind, message } => {
                 let failed = v1::StartFailure {

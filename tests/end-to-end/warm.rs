@@ -269,6 +269,71 @@ fn several_processors_and_another_image_start_warm_too() {
 }
 
 #[test]
+fn what_a_warm_up_leaves_is_in_each_sandbox_that_has_it() {
+    let home = alone();
+    let warm_up = [
+        "--warmup",
+        "echo one > /left; echo $PATH > /path",
+        "--warmup",
+        "cat /left > /second",
+        "--warmup-detach",
+        "i=0; while :; do i=$((i+1)); echo $i > /counter; sleep 0.05; done",
+        "--ready-cmd",
+        "[ $(cat /counter) -gt 3 ]",
+    ];
+    let script = "cat /left /second /path; env | grep -c ^SECRET; a=$(cat /counter); sleep 0.5; echo $a $(cat /counter)";
+    for round in 0..2 {
+        let words = [&["--verbose", "-e", "SECRET=1"][..], &warm_up, &["base", "sh", "-c", script]].concat();
+        let outcome = home.run(words).output().exits(0).says(&["warm start"]);
+        assert_eq!(outcome.err().contains("made first"), round == 0, "{}", outcome.err());
+        let out = outcome.out();
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!((lines[0], lines[1], lines[3]), ("one", "one", "1"), "{out}");
+        // The program that was running when it was saved goes on in each copy, from where it was.
+        let (before, after) = lines[4].split_once(' ').unwrap();
+        let (before, after): (u32, u32) = (before.parse().unwrap(), after.parse().unwrap());
+        assert!(before > 3 && after > before, "{out}");
+    }
+    // Without it, nothing of it is there.
+    _ = home.run(["--quiet", "base", "ls", "/left"]).output().exits(1);
+    assert_eq!(templates(&home).len(), 2);
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_server_that_was_started_before_the_save_answers_in_each_copy() {
+    let home = alone();
+    let words = [
+        "--verbose",
+        "--warmup",
+        "mkdir /www && echo hello > /www/index.html",
+        "--warmup-detach",
+        "httpd -f -p 8080 -h /www",
+        "--ready-port",
+        "8080",
+        "base",
+        "wget",
+        "-qO-",
+        "http://127.0.0.1:8080/",
+    ];
+    for _ in 0..2 {
+        let outcome = home.run(words).output().exits(0).says(&["warm start"]);
+        assert_eq!(outcome.out(), "hello\n");
+    }
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_warm_up_that_fails_makes_a_cold_start_that_says_so() {
+    let home = alone();
+    let outcome = home.run(["--warmup", "touch /half; exit 3", "base", "ls", "/"]).output().exits(0);
+    let outcome = outcome.says(&["cold start", "exit 3", "ended with code 3"]);
+    assert!(!outcome.out().contains("half"), "a sandbox has what a warm-up half did: {}", outcome.out());
+    assert_eq!(templates(&home).len(), 0);
+    leftovers::assert_none(&home);
+}
+
+#[test]
 fn a_watcher_learns_from_the_machine_id_that_it_was_copied() {
     // Within one machine it stays as it is; that it is one file, which can be watched, is what a copy needs.
     let home = Home::new();

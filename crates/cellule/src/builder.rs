@@ -16,7 +16,7 @@ use cellule_engine::{CpuCount, EngineChoice, MemorySize};
 use cellule_image::{Image, Options, Policy};
 use cellule_supervisor::{
     Entry, FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxDir, SandboxId, SandboxName,
-    SandboxSpec, TemplateCache, Tmpfs,
+    SandboxSpec, TemplateCache, Tmpfs, WarmUp,
 };
 
 use crate::process::{self, UserSettings};
@@ -73,6 +73,7 @@ pub struct Builder {
     idle: Option<(Duration, IdleAction)>,
     cold: bool,
     template_cache: u64,
+    warm_up: WarmUp,
     pull: Policy,
     options: Options,
     progress: ProgressSink,
@@ -129,6 +130,7 @@ impl Builder {
             idle: None,
             cold: false,
             template_cache: Self::DEFAULT_TEMPLATE_CACHE,
+            warm_up: WarmUp::default(),
             pull: Policy::Missing,
             options: Options::default(),
             progress: Arc::new(|_| ()),
@@ -317,6 +319,32 @@ impl Builder {
         self
     }
 
+    /// Runs a script of the image's shell in the machine before its template is saved: what it leaves, in files and in the
+    /// guest's memory, each sandbox with the same warm-up begins with. Several run in their order. They run with the image's
+    /// own settings, as they are no sandbox's; one that does not end with code 0 makes the start a cold one.
+    pub fn warm_up(mut self, script: impl Into<String>) -> Self {
+        self.warm_up.commands.push(script.into());
+        self
+    }
+
+    /// Starts a script, after those of [`warm_up`](Self::warm_up), that lives on: each sandbox begins with it running.
+    pub fn warm_up_detached(mut self, script: impl Into<String>) -> Self {
+        self.warm_up.detached.push(script.into());
+        self
+    }
+
+    /// Saves the template only when a TCP socket of the guest listens on this port.
+    pub fn ready_port(mut self, port: u16) -> Self {
+        self.warm_up.ready_ports.push(port);
+        self
+    }
+
+    /// Saves the template only when this script has ended with code 0; it is tried again until it does.
+    pub fn ready_command(mut self, script: impl Into<String>) -> Self {
+        self.warm_up.ready_commands.push(script.into());
+        self
+    }
+
     /// Lets all templates together take this many bytes on disk; those that were not used for longest make room.
     pub fn template_cache(mut self, bytes: u64) -> Self {
         self.template_cache = bytes;
@@ -457,8 +485,22 @@ impl Builder {
                 limit: self.template_cache,
                 boot: bundle.id.clone(),
                 rootfs: image.rootfs.digest.to_string(),
+                warm_up: self.image_warm_up(config),
             }),
         })
+    }
+
+    /// The warm-up with the image's own settings, if there is anything to do.
+    fn image_warm_up(&self, config: &cellule_image::ImageConfig) -> WarmUp {
+        if self.warm_up.is_empty() {
+            return WarmUp::default();
+        }
+        WarmUp {
+            env: config.env.clone(),
+            working_dir: config.working_dir.clone(),
+            user: config.user.clone(),
+            ..self.warm_up.clone()
+        }
     }
 
     /// Makes the sandbox without starting it.

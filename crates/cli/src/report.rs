@@ -8,12 +8,13 @@ use crate::quantity::show_duration;
 #[derive(Debug)]
 pub(crate) struct Report {
     verbose: bool,
+    quiet: bool,
     begun: Instant,
 }
 
 impl Report {
-    pub(crate) fn new(verbose: bool) -> Self {
-        Self { verbose, begun: Instant::now() }
+    pub(crate) fn new(verbose: bool, quiet: bool) -> Self {
+        Self { verbose, quiet, begun: Instant::now() }
     }
 
     /// Does something and tells how long it took.
@@ -32,6 +33,13 @@ impl Report {
                 crate::failure::printable(name),
                 show_duration(took)
             ));
+        }
+    }
+
+    /// Tells what everybody should know, unless they asked for quiet.
+    pub(crate) fn warn(&self, text: &str) {
+        if !self.quiet {
+            crate::say(&format!("cellule: {}\n", crate::failure::printable(text)));
         }
     }
 

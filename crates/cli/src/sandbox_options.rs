@@ -94,6 +94,19 @@ pub(crate) struct SandboxOptions {
     /// What all templates together may take on disk; those not used for longest make room
     #[arg(long, default_value = "4g", value_name = "SIZE", value_parser = quantity::parse_size)]
     template_cache: u64,
+    /// Run this in the image's shell before the machine is saved as a template, with the image's own settings; what it
+    /// leaves is in each sandbox with the same warm-up
+    #[arg(long, value_name = "COMMAND", conflicts_with = "cold")]
+    warmup: Vec<String>,
+    /// Start this after those, and leave it running in the template
+    #[arg(long, value_name = "COMMAND", conflicts_with = "cold")]
+    warmup_detach: Vec<String>,
+    /// Save the template only when somebody listens on this port in the guest
+    #[arg(long, value_name = "PORT", conflicts_with = "cold")]
+    ready_port: Vec<u16>,
+    /// Save the template only when this has ended with code 0; it is tried again until it does
+    #[arg(long, value_name = "COMMAND", conflicts_with = "cold")]
+    ready_cmd: Vec<String>,
     /// When to ask the registry: always, missing or never
     #[arg(long, default_value = "missing", value_name = "WHEN", value_parser = parse_policy)]
     pull: Policy,
@@ -208,6 +221,10 @@ impl SandboxOptions {
             };
             builder = builder.idle_timeout(after, action);
         }
+        builder = self.warmup.iter().fold(builder, Builder::warm_up);
+        builder = self.warmup_detach.iter().fold(builder, Builder::warm_up_detached);
+        builder = self.ready_port.iter().fold(builder, |builder, port| builder.ready_port(*port));
+        builder = self.ready_cmd.iter().fold(builder, Builder::ready_command);
         builder = self.group_add.iter().fold(builder, Builder::group);
         builder = self.ulimit.iter().fold(builder, |builder, limit| builder.rlimit(limit.clone()));
         for label in &self.label {

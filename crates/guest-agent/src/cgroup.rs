@@ -14,8 +14,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::fault::{Context, Fault};
 
@@ -34,6 +35,9 @@ const NEW: [(&str, &str); 5] = [
     ("cgroup.type", "domain\n"),
     ("cgroup.subtree_control", ""),
 ];
+/// How long programs may take until they stand still.
+const HELD_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 /// What may be left of the memory of a group that is used again: pages of files that its programs read or wrote, which
 /// stay its own. More of it would be taken for what the next exec needs.
 const LEFT: u64 = 256 * 1024;
@@ -48,6 +52,7 @@ pub struct Cgroups {
     /// Groups whose exec ended and that something still lives in.
     outlived: Mutex<Vec<PathBuf>>,
     spare: Mutex<Vec<Cgroup>>,
+    held: AtomicBool,
 }
 
 /// One exec's group.
@@ -92,7 +97,38 @@ impl Cgroups {
                 break;
             }
         }
-        Ok(Self { parent, next: AtomicU64::new(1), outlived: Mutex::default(), spare: Mutex::default() })
+        Ok(Self {
+            parent,
+            next: AtomicU64::new(1),
+            outlived: Mutex::default(),
+            spare: Mutex::default(),
+            held: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes all programs stand still, wherever in the groups they are.
+    pub(crate) fn hold(&self) -> Result<(), Fault> {
+        let freeze = self.parent.join("cgroup.freeze");
+        fs::write(&freeze, "1").context("hold the programs")?;
+        self.held.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + HELD_WITHIN;
+        // One in the middle of a system call stands still when it comes back from it.
+        while field(&fs::read_to_string(self.parent.join("cgroup.events")).unwrap_or_default(), "frozen") == 0
+        {
+            if Instant::now() > deadline {
+                return Err(Fault::new("hold the programs: some go on"));
+            }
+            std::thread::sleep(LOOK_AGAIN_AFTER);
+        }
+        Ok(())
+    }
+
+    /// Lets them go on, if they were held.
+    pub(crate) fn release(&self) -> Result<(), Fault> {
+        if self.held.swap(false, Ordering::Relaxed) {
+            fs::write(self.parent.join("cgroup.freeze"), "0").context("release the programs")?;
+        }
+        Ok(())
     }
 
     /// CPU time that all execs took together, in microseconds; zero if the kernel does not say.

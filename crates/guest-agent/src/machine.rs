@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cellule_protocol::v1::handshake_request::Programs;
 use cellule_protocol::v1::{BootStep, HandshakeRequest, HandshakeResponse, Problem, problem::Kind};
 
 pub use self::power::power_off;
@@ -76,6 +77,14 @@ impl Machine {
         }
         if let Some(image) = self.system.image.as_ref().filter(|_| request.read_ahead) {
             note(Kind::RootFilesystem, crate::boot::read_ahead(image));
+        }
+        // After all else: what they find when they go on is what this machine is now.
+        if let Some(cgroups) = self.cgroups() {
+            match request.programs() {
+                Programs::AsTheyAre => {}
+                Programs::Held => note(Kind::Identity, cgroups.hold()),
+                Programs::Released => note(Kind::Identity, cgroups.release()),
+            }
         }
         HandshakeResponse { problems, ..self.description.clone() }
     }

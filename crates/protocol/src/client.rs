@@ -40,6 +40,7 @@ pub use self::stdio::{Output, Stdin, Stdio};
 use crate::mux::{READ_SIZE, WRITE_SIZE};
 use crate::stream::StreamHeader;
 use crate::v1;
+use crate::v1::handshake_request::Programs;
 
 /// Execs that one session can run at a time.
 pub const MAX_EXECS: usize = crate::mux::MAX_STREAMS / STREAMS_PER_EXEC;
@@ -126,14 +127,24 @@ impl Session {
         self.call(async move { client.handshake(request).await }).await
     }
 
-    /// Sets the guest's clock once more. A guest that has just been restored translates each step of a call as it comes to
+    /// Sets the guest's clock once more, and lets programs go on that were held. A guest that has just been restored translates each step of a call as it comes to
     /// it, so that the time in the first one is late by all of that; this one is on a beaten track.
     ///
     /// # Errors
     /// When the session is lost or the agent does not answer within its limit.
     pub async fn set_clock(&self) -> Result<(), CallError> {
         let wall_clock_ns = wall_clock_ns();
-        self.shake(v1::HandshakeRequest { wall_clock_ns, ..v1::HandshakeRequest::default() }).await
+        let programs = Programs::Released.into();
+        self.shake(v1::HandshakeRequest { wall_clock_ns, programs, ..v1::HandshakeRequest::default() }).await
+    }
+
+    /// Holds all programs, until [`set_clock`](Self::set_clock) lets them go on, in this guest and in each copy of it.
+    ///
+    /// # Errors
+    /// When the session is lost or the agent does not answer within its limit.
+    pub async fn hold(&self) -> Result<(), CallError> {
+        let programs = Programs::Held.into();
+        self.shake(v1::HandshakeRequest { programs, ..v1::HandshakeRequest::default() }).await
     }
 
     /// Has the guest read ahead what programs need first, for copies of it to have it at hand.

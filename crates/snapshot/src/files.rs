@@ -61,6 +61,29 @@ pub struct SavedFiles {
     manifest: Manifest,
 }
 
+impl Manifest {
+    /// Reads the contents of a `manifest.json`, which may be anybody's.
+    ///
+    /// # Errors
+    /// It is not a document of this version's.
+    pub fn parse(text: &[u8]) -> Result<Self, Damage> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        if text.len() as u64 > MANIFEST_MAX {
+            return Err(Damage::Manifest(None));
+        }
+        // Another version's may have other fields: its format is what to say of it.
+        let Format { format } =
+            serde_json::from_slice(text).map_err(|error| Damage::Manifest(Some(error)))?;
+        if format != FORMAT {
+            return Err(Damage::Format { found: format, expected: FORMAT });
+        }
+        serde_json::from_slice(text).map_err(|error| Damage::Manifest(Some(error)))
+    }
+}
+
 impl SavedFiles {
     /// Opens a file for the memory that is to be saved in `dir`.
     pub(crate) fn memory_file(dir: &Path) -> Result<File, Error> {
@@ -107,7 +130,7 @@ impl SavedFiles {
         file.take(MANIFEST_MAX + 1)
             .read_to_end(&mut text)
             .map_err(|source| damaged(Damage::Unreadable { file: MANIFEST, source }))?;
-        let manifest = parse(&text).map_err(damaged)?;
+        let manifest = Manifest::parse(&text).map_err(damaged)?;
         Ok(Self { dir: dir.to_path_buf(), manifest })
     }
 
@@ -153,23 +176,6 @@ impl SavedFiles {
         let changes = Pages::new(nothing, none, MemorySize::MIN)?;
         Ok(SavedMachine { base: memory, changes, devices, origin: self.manifest.origin.clone() })
     }
-}
-
-/// Reads a manifest: the text may be anybody's.
-pub(crate) fn parse(text: &[u8]) -> Result<Manifest, Damage> {
-    #[derive(Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    if text.len() as u64 > MANIFEST_MAX {
-        return Err(Damage::Manifest(None));
-    }
-    // Another version's may have other fields: its format is what to say of it.
-    let Format { format } = serde_json::from_slice(text).map_err(|error| Damage::Manifest(Some(error)))?;
-    if format != FORMAT {
-        return Err(Damage::Format { found: format, expected: FORMAT });
-    }
-    serde_json::from_slice(text).map_err(|error| Damage::Manifest(Some(error)))
 }
 
 fn record_of(memory: &File) -> io::Result<MemoryRecord> {

@@ -28,6 +28,8 @@ pub struct TemplateKey {
     pub boot: String,
     /// The same of its root filesystem.
     pub rootfs: String,
+    /// What ran in it before it was saved, in the words of whoever had it run; empty if nothing did.
+    pub warm_up: String,
 }
 
 impl TemplateKey {
@@ -46,6 +48,7 @@ impl TemplateKey {
         part(&self.memory_mib.to_le_bytes());
         part(self.boot.as_bytes());
         part(self.rootfs.as_bytes());
+        part(self.warm_up.as_bytes());
         let mut id: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         id.truncate(DIGITS);
         TemplateId(id)
@@ -99,6 +102,7 @@ pub(crate) mod tests {
             memory_mib: 96,
             boot: "b".to_owned(),
             rootfs: "r".to_owned(),
+            warm_up: String::new(),
         }
     }
 
@@ -112,12 +116,13 @@ pub(crate) mod tests {
             TemplateKey { boot: "c".to_owned(), ..key() },
             TemplateKey { boot: "br".to_owned(), rootfs: String::new(), ..key() },
             TemplateKey { rootfs: "rr".to_owned(), ..key() },
+            TemplateKey { warm_up: "w".to_owned(), ..key() },
         ];
         let mut ids: Vec<TemplateId> = others.iter().map(TemplateKey::id).collect();
         ids.push(key().id());
         ids.sort();
         ids.dedup();
-        assert_eq!(ids.len(), 8);
+        assert_eq!(ids.len(), 9);
         assert_eq!(key().id(), key().id());
     }
 

@@ -55,6 +55,8 @@ pub use name::{InvalidName, SandboxId, SandboxName};
 pub use process::supervise;
 pub use record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, Record, StartRecord};
 pub use sandboxes::{Entry, FindError, Sandboxes, Survey};
-pub use spec::{FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxSpec, TemplateCache, Tmpfs};
+pub use spec::{
+    FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxSpec, TemplateCache, Tmpfs, WarmUp,
+};
 pub use state::{Refusal, State};
 pub use status::{MainStatus, Phase, Status, UnknownStatus};

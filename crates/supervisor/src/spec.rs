@@ -81,6 +81,39 @@ pub struct TemplateCache {
     pub boot: String,
     /// The same of its root filesystem.
     pub rootfs: String,
+    /// What runs before the machine is saved.
+    pub warm_up: WarmUp,
+}
+
+/// What runs in a machine before it is saved, so that its effects are in each that goes on from there: files, pages of
+/// memory, and programs that live on. It knows nothing of any one sandbox: it has the image's own settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUp {
+    /// Scripts of the image's shell, one after the other; each must end with code 0.
+    pub commands: Vec<String>,
+    /// Scripts that are started after those, and live on.
+    pub detached: Vec<String>,
+    /// Ports of the guest that somebody must listen on before it is saved.
+    pub ready_ports: Vec<u16>,
+    /// Scripts that must end with code 0 before it is saved; they are tried again until they do.
+    pub ready_commands: Vec<String>,
+    /// Their environment, each `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Where they run.
+    pub working_dir: String,
+    /// Whom they run as; empty is root.
+    pub user: String,
+}
+
+impl WarmUp {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+            && self.detached.is_empty()
+            && self.ready_ports.is_empty()
+            && self.ready_commands.is_empty()
+    }
 }
 
 /// A sandbox's main program.

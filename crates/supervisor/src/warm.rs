@@ -12,10 +12,11 @@
 //! What is wrong with a template never fails a start. What is in it is a guest that has booted and was told nothing: names,
 //! files, variables and programs come after the restore.
 
+mod warm_up;
+
 use std::time::{Duration, Instant};
 
 use cellule_engine::LaunchError;
-use cellule_protocol::client::{ExecSpec, Session};
 use cellule_snapshot::{Draft, Making, SavedFiles, TemplateKey, Templates};
 use tokio::time::sleep;
 
@@ -32,8 +33,6 @@ const MADE_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How long a guest gets to notice that its host is gone, before it is saved.
 const REST: Duration = Duration::from_millis(50);
-/// How long what runs before the save may take.
-const WARM_UP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a guest that could not be saved may take to answer again.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 
@@ -42,8 +41,12 @@ pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord),
     let Some(cache) = &launcher.spec.templates else {
         return Ok((launcher.boot().await?, StartRecord::default()));
     };
-    let warm =
-        Warm { templates: Templates::new(&cache.dir, cache.limit), key: key(launcher, cache), launcher };
+    let warm = Warm {
+        cache,
+        templates: Templates::new(&cache.dir, cache.limit),
+        key: key(launcher, cache),
+        launcher,
+    };
     let mut note = None;
     for _ in 0..TRIES {
         let files = match warm.template().await? {
@@ -86,6 +89,12 @@ fn key(launcher: &Launcher, cache: &TemplateCache) -> TemplateKey {
         memory_mib: spec.memory_mib,
         boot: cache.boot.clone(),
         rootfs: cache.rootfs.clone(),
+        warm_up: if cache.warm_up.is_empty() {
+            String::new()
+        } else {
+            // It has nothing but texts and numbers, which all have a form in JSON.
+            serde_json::to_string(&cache.warm_up).unwrap_or_default()
+        },
     }
 }
 
@@ -102,6 +111,7 @@ enum Found {
 }
 
 struct Warm<'a> {
+    cache: &'a TemplateCache,
     templates: Templates,
     key: TemplateKey,
     launcher: &'a Launcher,
@@ -151,10 +161,10 @@ impl Warm<'_> {
         // thing in another's costs a guest that just woke less than to make a place for it.
         let answer = booted.handshake(Some(nobodys())).await?;
         self.launcher.steps.guests(&answer);
-        _ = booted.session.read_ahead().await;
-        // Twice, since the pages that the first one read are its control group's, which is not used again then.
-        warm_up(&booted.session).await;
-        warm_up(&booted.session).await;
+        if let Err(why) = warm_up::prepare(&booted, &self.cache.warm_up).await {
+            // It is half prepared, which no sandbox should be.
+            return Ok(Found::Not { booted: None, why: format!("no template could be made: {why}") });
+        }
         let Running { machine, session: heard } = booted;
         drop(heard);
         sleep(REST).await;
@@ -179,6 +189,7 @@ impl Warm<'_> {
                 let why = format!("no template could be made: {why}");
                 machine.resume().await.map_err(|error| Failure::control(&error))?;
                 let session = session(&*machine, BACK_WITHIN).await?;
+                session.set_clock().await.map_err(|error| Failure::call(&error))?;
                 Ok(Found::Not { booted: Some(Running { machine, session }), why })
             }
         }
@@ -215,19 +226,6 @@ impl Warm<'_> {
             Ok(())
         })
         .await
-    }
-}
-
-/// Runs what most programs run first, so that it is in the guest's page cache, and a control group is at hand. An image
-/// without a shell has neither, and works as well.
-async fn warm_up(session: &Session) {
-    let spec = ExecSpec {
-        argv: [&b"/bin/sh"[..], b"-c", b":"].map(<[u8]>::to_vec).to_vec(),
-        timeout: Some(WARM_UP_WITHIN),
-        ..ExecSpec::default()
-    };
-    if let Ok(mut process) = session.exec_without_output(spec).await {
-        _ = tokio::time::timeout(WARM_UP_WITHIN, process.wait()).await;
     }
 }
 

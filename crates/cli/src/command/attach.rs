@@ -69,7 +69,7 @@ async fn join(
     terminal::check_input(stdin, main.tty)?;
     let theirs = sandbox.main_stdio(stdin).await.map_err(failed)?;
     if start {
-        let report = Report::new(false);
+        let report = Report::new(false, false);
         tokio::select! {
             started = super::run::start(sandbox, &report) => started?,
             signal = signals.next() => return Err(died_of(signal)),

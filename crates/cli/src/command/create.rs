@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Arguments { options, rm } = arguments;
-    let report = Arc::new(Report::new(options.verbose));
+    let report = Arc::new(Report::new(options.verbose, options.quiet));
     let watch = Arc::new(Watch::new(options.quiet));
     let host = host::locate()?;
     let builder = options.builder(&host, false, attached::window(), &watch, &report)?.remove_when_ended(*rm);

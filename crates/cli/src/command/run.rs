@@ -51,7 +51,7 @@ async fn run_in(arguments: Arguments) -> Result<ExitCode, Failure> {
     if !detach {
         terminal::check_input(options.interactive, options.tty)?;
     }
-    let report = Arc::new(Report::new(options.verbose));
+    let report = Arc::new(Report::new(options.verbose, options.quiet));
     let watch = Arc::new(Watch::new(options.quiet));
     let host = host::locate()?;
     let builder = options
@@ -111,8 +111,12 @@ pub(super) async fn start(sandbox: &mut Sandbox, report: &Report) -> Result<(), 
             Some(template) => format!("warm start, from template {template}"),
             None => "cold start".to_owned(),
         };
-        let note = start.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
-        report.note(&format!("{how}{note}"));
+        match (&start.template, &start.note) {
+            // Whoever might have had a warm one hears why not.
+            (None, Some(note)) => report.warn(&format!("{how}: {note}")),
+            (Some(_), Some(note)) => report.note(&format!("{how}: {note}")),
+            (_, None) => report.note(&how),
+        }
     }
     for (role, pid) in &status.processes {
         report.note(&format!("{role} has process id {pid}"));

@@ -80,7 +80,7 @@ async fn start_one(host: &Host, name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let mut sandbox = launch(host, name).await?;
-    super::run::start(&mut sandbox, &Report::new(false)).await?;
+    super::run::start(&mut sandbox, &Report::new(false, false)).await?;
     sandbox.detach().await.map_err(failed)
 }
 

@@ -14,6 +14,54 @@ pub struct HandshakeRequest {
     /// The guest is about to be saved, for others to go on from: what their programs will need first is read ahead.
     #[prost(bool, tag = "4")]
     pub read_ahead: bool,
+    /// What becomes of the programs, all else done.
+    #[prost(enumeration = "handshake_request::Programs", tag = "5")]
+    pub programs: i32,
+}
+/// Nested message and enum types in `HandshakeRequest`.
+pub mod handshake_request {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Programs {
+        /// They go on, or stay held.
+        AsTheyAre = 0,
+        /// They stand still until they are released: nothing of them runs while the guest is saved, nor in a copy before it
+        /// was told what it is.
+        Held = 1,
+        Released = 2,
+    }
+    impl Programs {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::AsTheyAre => "AS_THEY_ARE",
+                Self::Held => "HELD",
+                Self::Released => "RELEASED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "AS_THEY_ARE" => Some(Self::AsTheyAre),
+                "HELD" => Some(Self::Held),
+                "RELEASED" => Some(Self::Released),
+                _ => None,
+            }
+        }
+    }
 }
 /// How the image's processes see the machine.
 #[derive(Clone, PartialEq, ::prost::Message)]
