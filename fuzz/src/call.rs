@@ -152,6 +152,7 @@ impl Message {
                     wall_clock_ns: *clock,
                     entropy: file.clone(),
                     configuration: Some(configuration),
+                    ..v1::HandshakeRequest::default()
                 };
                 (0, None, request.encode_to_vec())
             }
