@@ -191,6 +191,9 @@ fn without_room_for_a_template_a_run_is_cold_and_works() {
     // A file in the place of the directory: nothing can be made in it.
     fs::write(home.path().join("templates"), b"").unwrap();
     _ = run(&home, &[]).says(&["cold start", "no template"]);
+    // What a warm-up leaves is there all the same.
+    let words = ["--warmup", "echo warm > /left", "base", "cat", "/left"];
+    assert_eq!(home.run(words).output().exits(0).says(&["cold start"]).out(), "warm\n");
     fs::remove_file(home.path().join("templates")).unwrap();
     _ = run(&home, &[]).says(&["warm start"]);
     leftovers::assert_none(&home);

@@ -10,7 +10,7 @@
 //!   boot ─────────────────────────────────────────────────────────────────▶ cold, and why is noted
 //! ```
 //! What is wrong with a template never fails a start. What is in it is a guest that has booted and was told nothing: names,
-//! files, variables and programs come after the restore.
+//! files, variables and programs come after the restore. A cold start warms up by itself, unless that is what failed.
 
 mod warm_up;
 
@@ -28,7 +28,7 @@ use crate::spec::TemplateCache;
 
 /// How often a template that does not work is made anew.
 const TRIES: usize = 2;
-/// How long the template may take that another process makes, and how often is looked.
+/// How long the template may take that another process makes, its warm-up not counted, and how often is looked.
 const MADE_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How long a guest gets to notice that its host is gone, before it is saved.
@@ -55,11 +55,12 @@ pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord),
                 note.get_or_insert_with(|| "its template was made first".to_owned());
                 files
             }
-            Found::Not { booted, why } => {
+            Found::Not { instead, why } => {
                 complain(&why);
-                let running = match booted {
-                    Some(running) => running,
-                    None => launcher.boot().await?,
+                let running = match instead {
+                    Instead::Booted(running) => *running,
+                    Instead::Boot => launcher.boot().await?,
+                    Instead::BootAndWarmUp => warm.cold().await?,
                 };
                 return Ok((running, StartRecord { template: None, note: Some(why) }));
             }
@@ -77,7 +78,7 @@ pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord),
             }
         }
     }
-    Ok((launcher.boot().await?, StartRecord { template: None, note }))
+    Ok((warm.cold().await?, StartRecord { template: None, note }))
 }
 
 fn key(launcher: &Launcher, cache: &TemplateCache) -> TemplateKey {
@@ -103,11 +104,21 @@ enum Found {
     There(SavedFiles),
     /// This process made it.
     Made(SavedFiles),
-    /// There is none, and none could be made; the machine that was booted for it may be used.
+    /// There is none, and none could be made.
     Not {
-        booted: Option<Running>,
+        instead: Instead,
         why: String,
     },
+}
+
+/// What is used where there is no template.
+enum Instead {
+    /// The machine that was booted for it.
+    Booted(Box<Running>),
+    /// Another one: the warm-up failed, and what it left is in that one.
+    Boot,
+    /// Another one, which warms up first.
+    BootAndWarmUp,
 }
 
 struct Warm<'a> {
@@ -121,7 +132,8 @@ impl Warm<'_> {
     /// Finds the template, or makes it, or waits for who makes it.
     async fn template(&self) -> Result<Found, Failure> {
         let begun = Instant::now();
-        let not = |booted, why| Ok(Found::Not { booted, why });
+        let within = MADE_WITHIN + warm_up::limit(&self.cache.warm_up);
+        let not = |why| Ok(Found::Not { instead: Instead::BootAndWarmUp, why });
         loop {
             let (templates, key) = (self.templates.clone(), self.key.clone());
             let making = apart(move || {
@@ -141,15 +153,12 @@ impl Warm<'_> {
                     return Ok(Found::There(files));
                 }
                 Ok(Making::Yours(draft)) => return self.make(draft).await,
-                Ok(Making::Busy) if begun.elapsed() < MADE_WITHIN => sleep(LOOK_AGAIN_AFTER).await,
+                Ok(Making::Busy) if begun.elapsed() < within => sleep(LOOK_AGAIN_AFTER).await,
                 Ok(Making::Busy) => {
-                    let seconds = MADE_WITHIN.as_secs();
-                    return not(
-                        None,
-                        format!("another process makes its template for more than {seconds} s"),
-                    );
+                    let seconds = within.as_secs();
+                    return not(format!("another process makes its template for more than {seconds} s"));
                 }
-                Err(error) => return not(None, format!("no template: {}", chain(&error))),
+                Err(error) => return not(format!("no template: {}", chain(&error))),
             }
         }
     }
@@ -163,7 +172,10 @@ impl Warm<'_> {
         self.launcher.steps.guests(&answer);
         if let Err(why) = warm_up::prepare(&booted, &self.cache.warm_up).await {
             // It is half prepared, which no sandbox should be.
-            return Ok(Found::Not { booted: None, why: format!("no template could be made: {why}") });
+            return Ok(Found::Not {
+                instead: Instead::Boot,
+                why: format!("no template could be made: {why}"),
+            });
         }
         let Running { machine, session: heard } = booted;
         drop(heard);
@@ -190,9 +202,22 @@ impl Warm<'_> {
                 machine.resume().await.map_err(|error| Failure::control(&error))?;
                 let session = session(&*machine, BACK_WITHIN).await?;
                 session.set_clock().await.map_err(|error| Failure::call(&error))?;
-                Ok(Found::Not { booted: Some(Running { machine, session }), why })
+                Ok(Found::Not { instead: Instead::Booted(Box::new(Running { machine, session })), why })
             }
         }
+    }
+
+    /// Boots a machine that is nobody's template, and warms it up.
+    async fn cold(&self) -> Result<Running, Failure> {
+        let running = self.launcher.boot().await?;
+        if !self.cache.warm_up.is_empty() {
+            running.handshake(Some(nobodys())).await?;
+            if let Err(why) = warm_up::prepare(&running, &self.cache.warm_up).await {
+                complain(&why);
+            }
+            running.session.set_clock().await.map_err(|error| Failure::call(&error))?;
+        }
+        Ok(running)
     }
 
     /// Restores a machine; the inner error is what is wrong with the template.

@@ -26,6 +26,13 @@ const SHELL_WITHIN: Duration = Duration::from_secs(10);
 /// What is read of a list of sockets: some thousand of them.
 const SOCKETS_MAX: u64 = 1 << 20;
 
+/// The longest that it can take.
+pub(super) fn limit(warm_up: &WarmUp) -> Duration {
+    let commands = u32::try_from(warm_up.commands.len()).unwrap_or(u32::MAX);
+    let ready = u32::try_from(warm_up.ready_commands.len()).unwrap_or(u32::MAX).saturating_add(1);
+    COMMAND_WITHIN.saturating_mul(commands).saturating_add(READY_WITHIN.saturating_mul(ready))
+}
+
 /// Prepares a guest to be saved; the error says what of it did not work.
 pub(super) async fn prepare(guest: &Running, warm_up: &WarmUp) -> Result<(), String> {
     let session = &guest.session;
