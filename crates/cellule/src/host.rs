@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cellule_image::{Digest, Store};
 use cellule_snapshot::Templates;
-use cellule_supervisor::{Entry, Journal, Sandboxes};
+use cellule_supervisor::{Entry, Journal, Sandboxes, Survey};
 
 use crate::{Builder, Error, Sandbox};
 
@@ -146,6 +146,15 @@ impl Host {
     pub fn list(&self) -> Result<Vec<Entry>, Error> {
         self.sweep_templates();
         Ok(self.sandboxes()?.list()?)
+    }
+
+    /// All sandboxes, with what is wrong with those that are not right. What killed supervisors left is cleaned up on the way.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn survey(&self) -> Result<Survey, Error> {
+        self.sweep_templates();
+        Ok(self.sandboxes()?.survey()?)
     }
 
     /// The sandbox of this name, or whose id begins so.

@@ -57,6 +57,7 @@ pub use cellule_protocol::client::{
 pub use cellule_snapshot::{Error as TemplateError, Template, TemplateId, TemplateState, Templates};
 pub use cellule_supervisor::{
     Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, State, Status, StopOptions,
+    Survey,
 };
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, Output};
 pub use environment::{InvalidVariable, Variables};

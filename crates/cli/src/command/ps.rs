@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let filters = check(&arguments.filter)?;
     let host = host::locate()?;
-    let surveyed = || -> Result<_, cellule::Error> { Ok(host.sandboxes()?.survey()?) };
+    let surveyed = || host.survey();
     let survey = surveyed().map_err(|error| library_failure::of(&error))?;
     // One that cannot be read hides no other.
     for damaged in &survey.damaged {
