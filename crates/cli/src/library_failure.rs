@@ -2,7 +2,7 @@
 
 use cellule::Error;
 use cellule_engine::ConfigError;
-use cellule_protocol::client::{StartFailure, StartFailureKind};
+use cellule_protocol::client::{Lost, StartFailure, StartFailureKind};
 
 use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::{sandbox_failure, setup, store};
@@ -38,6 +38,10 @@ pub(crate) fn of(error: &Error) -> Failure {
         }
         Error::Start { program, source } => not_started(program, source),
         Error::Lost { failure: Some(failure), .. } => sandbox_failure::sandbox(failure),
+        // Whoever could have said why is gone itself.
+        Error::Lost { lost: Lost::HungUp, .. } => {
+            Failure::new("the sandbox ended meanwhile: its supervisor is gone, and its machine with it")
+        }
         Error::Lost { lost, .. } => Failure::because("the sandbox ended meanwhile", lost),
         other => Failure::of(other),
     }
