@@ -127,8 +127,10 @@ impl Session {
         self.call(async move { client.handshake(request).await }).await
     }
 
-    /// Sets the guest's clock once more, and lets programs go on that were held. A guest that has just been restored translates each step of a call as it comes to
-    /// it, so that the time in the first one is late by all of that; this one is on a beaten track.
+    /// Sets the guest's clock once more, and lets programs go on that were held.
+    ///
+    /// A guest that has just been restored translates each step of a call as it comes to it, so that the time in the first
+    /// one is late by all of that; this one is on a beaten track.
     ///
     /// # Errors
     /// When the session is lost or the agent does not answer within its limit.

@@ -1,6 +1,6 @@
 //! One saved machine in a directory of its own. Owns the format of `manifest.json`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -92,7 +92,7 @@ impl SavedFiles {
         open.map_err(Error::io("make", &path))
     }
 
-    /// Completes `dir`: its memory is whole already.
+    /// Completes `dir`, whose memory is whole already, and tells what it then says of itself.
     pub(crate) fn write(
         dir: &Path,
         key: &TemplateKey,
@@ -134,15 +134,14 @@ impl SavedFiles {
         Ok(Self { dir: dir.to_path_buf(), manifest })
     }
 
+    /// What was just completed, wherever it is now.
+    pub(crate) fn at(dir: PathBuf, manifest: Manifest) -> Self {
+        Self { dir, manifest }
+    }
+
     /// What it says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
-    }
-
-    /// Bytes that it takes on disk.
-    pub fn disk_bytes(&self) -> u64 {
-        let of = |name| fs::metadata(self.dir.join(name)).map_or(0, |file| file.blocks() * 512);
-        of(MEMORY) + of(DEVICES) + of(MANIFEST)
     }
 
     /// Opens it, for a machine to go on from.
@@ -199,7 +198,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 fn now_ns() -> i64 {

@@ -49,7 +49,7 @@ impl TemplateKey {
         part(self.boot.as_bytes());
         part(self.rootfs.as_bytes());
         part(self.warm_up.as_bytes());
-        let mut id: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut id = hex::encode(hash.finalize());
         id.truncate(DIGITS);
         TemplateId(id)
     }

@@ -110,7 +110,7 @@ impl Draft {
     /// It cannot be written; then nothing is left of it.
     pub fn publish(self, label: &str, saved: &SavedMachine) -> Result<SavedFiles, Error> {
         let id = self.key.id();
-        SavedFiles::write(self.dir.path(), &self.key, label, saved)?;
+        let manifest = SavedFiles::write(self.dir.path(), &self.key, label, saved)?;
         let place = self.templates.ready(&id);
         // Only damage can be there: what can be used was found when this began.
         remove_dir(&place)?;
@@ -122,10 +122,9 @@ impl Draft {
         }
         renamed?;
         sync_dir(&self.templates.dir)?;
-        let files = SavedFiles::open(&place)?;
         // It is there and can be used, whether or not others could be removed.
         _ = self.templates.make_room(&id);
-        Ok(files)
+        Ok(SavedFiles::at(place, manifest))
     }
 
     /// Where it is being made.

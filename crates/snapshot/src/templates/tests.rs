@@ -172,7 +172,8 @@ fn a_manifest_that_is_cut_anywhere_is_damage() {
 fn the_one_not_used_for_longest_makes_room() {
     let one = {
         let (_top, templates) = templates(1 << 30);
-        publish(&templates, &key()).disk_bytes()
+        publish(&templates, &key());
+        templates.list().unwrap()[0].disk_bytes
     };
     let (_top, templates) = templates(2 * one + one / 2);
     for cpus in [1, 2] {
