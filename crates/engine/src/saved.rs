@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,17 @@ pub struct SavedMachine {
     pub devices: Vec<u8>,
     /// Who can go on with it.
     pub origin: Origin,
+}
+
+impl SavedMachine {
+    /// One whose memory is all in one file.
+    ///
+    /// # Errors
+    /// The file's descriptor cannot be copied.
+    pub fn whole(memory: File, devices: Vec<u8>, origin: Origin) -> io::Result<Self> {
+        let changes = Pages { file: memory.try_clone()?, ranges: Vec::new() };
+        Ok(Self { base: memory, changes, devices, origin })
+    }
 }
 
 /// Some of a guest's pages: a file that has each of them at its own place in memory.

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cellule_engine::InvalidPages;
-
 /// Why a saved machine could not be had or kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,9 +90,6 @@ pub enum Damage {
     /// The devices' state is another than was made.
     #[error("the state of its devices is not what was saved")]
     Devices,
-    /// The pages that it names are not those of such a memory.
-    #[error(transparent)]
-    Pages(#[from] InvalidPages),
 }
 
 impl Error {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cellule_engine::{DEVICES_MAX, MemorySize, Origin, PageRange, Pages, SavedMachine};
+use cellule_engine::{DEVICES_MAX, Origin, SavedMachine};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -170,10 +170,7 @@ impl SavedFiles {
         if sha256(&devices) != self.manifest.devices_sha256 {
             return Err(Damage::Devices);
         }
-        let none: Vec<PageRange> = Vec::new();
-        let nothing = memory.try_clone().map_err(unreadable(MEMORY))?;
-        let changes = Pages::new(nothing, none, MemorySize::MIN)?;
-        Ok(SavedMachine { base: memory, changes, devices, origin: self.manifest.origin.clone() })
+        SavedMachine::whole(memory, devices, self.manifest.origin.clone()).map_err(unreadable(MEMORY))
     }
 }
 

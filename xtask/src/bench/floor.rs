@@ -8,9 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cellule_engine::qemu::QemuEngine;
-use cellule_engine::{
-    CpuCount, Engine as _, Kernel, MachineConfig, MemorySize, Origin, Pages, SavedMachine, Start,
-};
+use cellule_engine::{CpuCount, Engine as _, Kernel, MachineConfig, MemorySize, Origin, SavedMachine, Start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::Result;
@@ -57,9 +55,7 @@ impl Saved {
     pub(crate) async fn to_first_fork(&self) -> Result<Duration> {
         let (devices, origin) = self.machine.clone().ok_or("nothing was saved")?;
         let begun = Instant::now();
-        let base = File::open(self.file())?;
-        let changes = Pages::new(base.try_clone()?, Vec::new(), self.memory)?;
-        let saved = Box::new(SavedMachine { base, changes, devices, origin });
+        let saved = Box::new(SavedMachine::whole(File::open(self.file())?, devices, origin)?);
         let machine = QemuEngine::new(None).launch(self.config(Start::Restore(saved))).await?;
         let mut port = machine.connect().await?;
         port.write_all(b"f").await?;

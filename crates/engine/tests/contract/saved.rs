@@ -76,13 +76,8 @@ pub(crate) async fn many_copies_share_what_they_do_not_change(engine: &dyn Engin
     let saved = save(guest.machine.as_ref()).await;
     drop(guest);
     // What a template is: all of a memory in one file.
-    let whole = SavedMachine {
-        base: saved.changes.file().try_clone().expect("a descriptor"),
-        changes: Pages::new(tempfile::tempfile().expect("a temporary file"), Vec::new(), MemorySize::MIN)
-            .expect("no pages"),
-        devices: saved.devices,
-        origin: saved.origin,
-    };
+    let memory = saved.changes.file().try_clone().expect("a descriptor");
+    let whole = SavedMachine::whole(memory, saved.devices, saved.origin).expect("a descriptor");
     let mut copies = Vec::new();
     for _ in 0..3 {
         copies.push(restore(engine, copy_of(&whole)).await);
