@@ -59,8 +59,9 @@ pub trait Machine: Debug + Send + Sync {
     /// Lets a paused guest go on. Resuming a running one is no error.
     async fn resume(&self) -> Result<(), ControlError>;
 
-    /// Saves a paused machine, which stays as it is. `memory` is an empty file of the caller's, which gets the pages that
-    /// differ from what the machine's memory was at first; so is what disks hold the caller's to keep.
+    /// Saves a paused machine, which stays as it is. `memory` is a file of the caller's, which gets the pages that differ from
+    /// what the machine's memory was at first: an empty one, or one with all of that memory, which has all of the machine's
+    /// then. What disks hold is the caller's to keep too.
     ///
     /// A guest that is restored finds its port without a host, whether or not a stream was open when it was saved.
     async fn save(&self, memory: File) -> Result<SavedMachine, SaveError>;

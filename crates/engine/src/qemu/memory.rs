@@ -9,8 +9,9 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::process::Process;
 use crate::MemorySize;
@@ -76,14 +77,15 @@ impl GuestMemory {
         Ok(ranges.0)
     }
 
-    /// Copies pages to their places in `file`, and leaves holes for those that are all zero.
+    /// Copies pages to their places in `file`, and makes holes of those that are all zero.
     pub(super) fn copy_out(&self, ranges: &[PageRange], file: &File) -> io::Result<()> {
         let mut buffer = vec![0; PIECE];
+        let target = Sparse { file, empty: file.metadata()?.blocks() == 0 };
         for range in ranges {
             for (offset, length) in pieces(*range) {
                 let piece = &mut buffer[..length];
                 self.memory.read_exact_at(piece, self.address + offset)?;
-                write_sparse(piece, file, offset)?;
+                target.write(piece, offset)?;
             }
         }
         Ok(())
@@ -171,22 +173,34 @@ fn pieces(range: PageRange) -> impl Iterator<Item = (u64, usize)> {
     })
 }
 
-/// Writes pages, those left out that are all zero.
-fn write_sparse(pages: &[u8], file: &File, offset: u64) -> io::Result<()> {
-    const ZERO: [u8; 4096] = [0; 4096];
-    const { assert!(ZERO.len() as u64 == PAGE) };
-    let write = |run: &Range<usize>| file.write_all_at(&pages[run.clone()], offset + run.start as u64);
-    let mut run = 0..0;
-    for page in pages.chunks(ZERO.len()) {
-        let end = run.end + page.len();
-        if *page == ZERO {
-            write(&run)?;
-            run = end..end;
-        } else {
-            run.end = end;
+/// A file that has holes where pages are all zero.
+struct Sparse<'a> {
+    file: &'a File,
+    /// Whether it has nothing but holes at first.
+    empty: bool,
+}
+
+impl Sparse<'_> {
+    /// Writes pages.
+    fn write(&self, pages: &[u8], offset: u64) -> io::Result<()> {
+        const ZERO: [u8; 4096] = [0; 4096];
+        const { assert!(ZERO.len() as u64 == PAGE) };
+        let mut done = 0;
+        while done < pages.len() {
+            let alike = |page: &&[u8]| (**page == ZERO) == (pages[done..done + ZERO.len()] == ZERO);
+            let count = pages[done..].chunks(ZERO.len()).take_while(alike).count();
+            let run = &pages[done..done + count * ZERO.len()];
+            let place = offset + done as u64;
+            if run[..ZERO.len()] != ZERO {
+                self.file.write_all_at(run, place)?;
+            } else if !self.empty {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                fallocate(self.file, flags, place, run.len() as u64)?;
+            }
+            done += run.len();
         }
+        Ok(())
     }
-    write(&run)
 }
 
 /// Reads as much as there is, and zeros behind the end of the file.
@@ -246,6 +260,19 @@ mod tests {
         }
         let range = |first, count| PageRange { first, count };
         assert_eq!(ranges.0, [range(3, 3), range(9, 1), range(11, 2)]);
+    }
+
+    #[test]
+    fn zero_pages_become_holes_in_a_file_that_had_something_there() {
+        let file = tempfile::tempfile().expect("a temporary file");
+        file.write_all_at(&vec![1; 8 * 4096], 0).expect("a write");
+        let mut pages = vec![2; 4 * 4096];
+        pages[4096..3 * 4096].fill(0);
+        Sparse { file: &file, empty: false }.write(&pages, 4096).expect("a write");
+        let mut all = vec![9; 8 * 4096];
+        file.read_exact_at(&mut all, 0).expect("a read");
+        let firsts: Vec<u8> = all.chunks(4096).map(|page| page[0]).collect();
+        assert_eq!(firsts, [1, 2, 0, 0, 2, 1, 1, 1]);
     }
 
     #[test]

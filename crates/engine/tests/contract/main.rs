@@ -52,6 +52,7 @@ engines! {
         many_copies_share_what_they_do_not_change,
         a_copy_of_a_copy_has_all_of_both,
         a_guest_with_several_cpus_and_a_disk_goes_on,
+        a_copy_of_its_base_takes_what_changed_and_is_whole,
         a_guest_that_is_saved_again_and_again_goes_on,
         a_copys_clock_goes_on_from_the_moment_of_the_save,
         a_running_guest_is_not_saved,

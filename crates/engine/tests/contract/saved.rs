@@ -103,6 +103,35 @@ pub(crate) async fn a_copy_of_a_copy_has_all_of_both(engine: &dyn Engine) {
     }
 }
 
+pub(crate) async fn a_copy_of_its_base_takes_what_changed_and_is_whole(engine: &dyn Engine) {
+    let guest = Guest::boot(engine).await;
+    let first = save(guest.machine.as_ref()).await;
+    drop(guest);
+    let memory = first.changes.file().try_clone().expect("a descriptor");
+    let base = SavedMachine::whole(memory, first.devices, first.origin).expect("a descriptor");
+    let mut parent = restore(engine, copy_of(&base)).await;
+    assert_eq!(parent.session.ask("keep 3 4").await, "ok");
+    let kept = parent.session.ask("kept").await;
+
+    let mut copy = tempfile::tempfile().expect("a temporary file");
+    std::io::copy(&mut &base.base, &mut copy).expect("a copy of the base");
+    parent.machine.pause().await.expect("a pause");
+    let saved = limited(parent.machine.save(copy)).await.expect("a saved machine");
+    drop(parent);
+    let memory = saved.changes.file().try_clone().expect("a descriptor");
+    let whole = SavedMachine::whole(memory, saved.devices, saved.origin).expect("a descriptor");
+    for _ in 0..2 {
+        let mut child = restore(engine, copy_of(&whole)).await;
+        assert_eq!(child.session.ask("kept").await, kept);
+        let own = save(child.machine.as_ref()).await;
+        assert!(
+            own.changes.bytes() * 4 < first.changes.bytes(),
+            "{} bytes are not shared",
+            own.changes.bytes()
+        );
+    }
+}
+
 pub(crate) async fn a_guest_with_several_cpus_and_a_disk_goes_on(engine: &dyn Engine) {
     let (file, sum) = patterned(1 << 20);
     let cpus = CpuCount::new(2).unwrap_or(CpuCount::ONE);
