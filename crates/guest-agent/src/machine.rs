@@ -7,6 +7,7 @@ mod power;
 use std::ffi::CStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cellule_protocol::v1::handshake_request::Programs;
@@ -31,18 +32,26 @@ pub struct Machine {
     problems: Vec<Problem>,
     system: System,
     configured: Mutex<configuration::Configured>,
+    /// Whether programs stand still until a host says what this machine is.
+    held: AtomicBool,
 }
 
 impl Machine {
     /// The machine as it booted.
     pub fn new(steps: Vec<BootStep>, problems: Vec<Problem>, system: System) -> Self {
         let description = HandshakeResponse { boot_steps: steps, ..describe() };
-        Self { description, problems, system, configured: Mutex::default() }
+        let held = AtomicBool::new(false);
+        Self { description, problems, system, configured: Mutex::default(), held }
     }
 
     /// Whether programs have a root filesystem to run in.
     pub(crate) fn has_root(&self) -> bool {
         self.system.files.is_some()
+    }
+
+    /// Whether programs stand still, so that this machine may be a copy that does not know it yet.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub(crate) fn cgroups(&self) -> Option<&Cgroups> {
@@ -82,8 +91,14 @@ impl Machine {
         if let Some(cgroups) = self.cgroups() {
             match request.programs() {
                 Programs::AsTheyAre => {}
-                Programs::Held => note(Kind::Identity, cgroups.hold()),
-                Programs::Released => note(Kind::Identity, cgroups.release()),
+                Programs::Held => {
+                    self.held.store(true, Ordering::Relaxed);
+                    note(Kind::Identity, cgroups.hold());
+                }
+                Programs::Released => {
+                    note(Kind::Identity, cgroups.release());
+                    self.held.store(false, Ordering::Relaxed);
+                }
             }
         }
         HandshakeResponse { problems, ..self.description.clone() }

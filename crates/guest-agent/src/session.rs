@@ -2,6 +2,9 @@
 //!
 //! A session's end takes all of it along: calls are dropped, and with them every exec that somebody owned. The next
 //! session finds of the former the machine, the detached execs, and what programs left running behind them.
+//!
+//! A session that ends while programs are held is another matter: this machine is a copy of one whose session goes on, and
+//! nobody hung up on anything. Its execs are left to themselves, as if they had been detached.
 
 mod service;
 mod streams;
@@ -114,18 +117,24 @@ impl Agent {
         let mut incoming = Streams::new(wire);
         // Dropped at the end, and with it whatever it still does.
         let mut tasks = JoinSet::new();
-        loop {
+        let end = loop {
             tokio::select! {
-                stream = incoming.next() => {
-                    let Some(stream) = stream? else { return Ok(()) };
+                stream = incoming.next() => match stream {
                     // The host counts its streams; what is more than it may have is not the host's counting.
-                    if tasks.len() < MAX_STREAMS + MAX_CALLS {
+                    Ok(Some(stream)) if tasks.len() < MAX_STREAMS + MAX_CALLS => {
                         tasks.spawn(serve(Arc::clone(&session), services.clone(), stream));
                     }
-                }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                },
                 Some(_done) = tasks.join_next() => {}
             }
+        };
+        if self.machine.as_ref().is_some_and(Machine::is_held) {
+            self.execs.detach_all();
         }
+        end
     }
 
     pub(crate) fn machine(&self) -> Option<&Machine> {

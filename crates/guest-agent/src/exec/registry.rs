@@ -76,6 +76,13 @@ impl Registry {
         all
     }
 
+    /// Leaves all that run to themselves.
+    pub(crate) fn detach_all(&self) {
+        for exec in self.all() {
+            exec.detach();
+        }
+    }
+
     /// How many run or are being started.
     pub(crate) fn running(&self) -> usize {
         self.lock().running()
