@@ -430,8 +430,7 @@ impl Builder {
         if main.is_some() && process.argv.is_empty() {
             return Err(Error::NoCommand);
         }
-        let id =
-            SandboxId::random().map_err(|source| Error::Io { doing: "draw an id".to_owned(), source })?;
+        let id = new_id()?;
         let hostname = self.hostname.clone().unwrap_or_else(|| id.to_string());
         let env = self.variables.over_image(&config.env, &hostname);
         let now = now_ns();
@@ -466,6 +465,7 @@ impl Builder {
             kernel: bundle.kernel_path.clone(),
             initramfs: bundle.initramfs_path.clone(),
             rootfs: image.rootfs.path.clone(),
+            rootfs_digest: image.rootfs.digest.to_string(),
             hostname,
             read_only: self.read_only,
             tmpfs: self.tmpfs.clone(),
@@ -484,9 +484,9 @@ impl Builder {
                 dir: self.host.templates(self.template_cache).dir().to_path_buf(),
                 limit: self.template_cache,
                 boot: bundle.id.clone(),
-                rootfs: image.rootfs.digest.to_string(),
                 warm_up: self.image_warm_up(config),
             }),
+            saved: None,
         })
     }
 
@@ -519,12 +519,7 @@ impl Builder {
     /// # Errors
     /// As of [`prepare`](Self::prepare), and if the guest does not boot or the main program cannot be started.
     pub async fn start(self) -> Result<Sandbox, Error> {
-        let mut sandbox = self.prepare().await?.launch().await?;
-        sandbox.ready().await?;
-        if sandbox.has_main() {
-            sandbox.start_main().await?;
-        }
-        Ok(sandbox)
+        self.prepare().await?.launch().await?.up().await
     }
 }
 
@@ -584,6 +579,10 @@ fn main_env(env: &[String], terminal: bool) -> Vec<String> {
     env
 }
 
+pub(crate) fn new_id() -> Result<SandboxId, Error> {
+    SandboxId::random().map_err(|source| Error::Io { doing: "draw an id".to_owned(), source })
+}
+
 fn mib(bytes: u64) -> u32 {
     u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
 }
@@ -592,7 +591,7 @@ pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-fn now_ns() -> i64 {
+pub(crate) fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

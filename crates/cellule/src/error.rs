@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cellule_engine::{ConfigError, EngineProblem};
 use cellule_protocol::client::files::FileError;
 use cellule_protocol::client::{AttachError, CallError, ExecError, Lost, StartFailure};
-use cellule_supervisor::{DirectoryError, Failure, FindError, SandboxError, State};
+use cellule_supervisor::{DirectoryError, DocumentError, Failure, FindError, SandboxError, State};
 
 use crate::{InvalidVariable, RelativeWorkingDir};
 
@@ -76,6 +76,27 @@ pub enum Error {
     /// The sandbox did not start, is no more, or refuses.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// A snapshot cannot be had, kept or used.
+    #[error(transparent)]
+    Snapshot(#[from] cellule_snapshot::Error),
+    /// A snapshot's text is none of this version's.
+    #[error("the snapshot {name} cannot be used")]
+    SnapshotText {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: DocumentError,
+    },
+    /// The image of a snapshot's sandbox is not here as it was then: its machine reads from it.
+    #[error("the snapshot {name} needs the image {image} ({id}), which is not here")]
+    SnapshotImage {
+        /// The snapshot's name.
+        name: String,
+        /// The image as it was called.
+        image: String,
+        /// The id that it must have.
+        id: String,
+    },
     /// Something was asked that needs a running sandbox.
     #[error("the sandbox {name} is {state}, not running")]
     NotRunning {

@@ -11,7 +11,7 @@ use cellule_image::{
 use crate::{Error, Progress, ProgressSink};
 
 /// The image that needs no registry.
-const BASE: &str = "base";
+pub(crate) const BASE: &str = "base";
 
 /// The boot bundle in use, made first where there is none.
 pub(crate) async fn bundle(home: &Path, progress: &ProgressSink) -> Result<Bundle, Error> {

@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cellule_image::{Digest, Store};
-use cellule_snapshot::Templates;
-use cellule_supervisor::{Entry, Journal, Sandboxes, Survey};
+use cellule_snapshot::{Snapshots, Templates};
+use cellule_supervisor::{Entry, Journal, Sandboxes, SavedSandbox, Survey};
 
 use crate::{Builder, Error, Sandbox};
 
-/// Where in the state directory templates are.
+/// Where in the state directory templates and snapshots are.
 const TEMPLATES: &str = "templates";
+const SNAPSHOTS: &str = "snapshots";
 
 /// This host, as far as sandboxes go: the state directory, the `cellule` program and QEMU's.
 ///
@@ -105,6 +106,11 @@ impl Host {
         Templates::new(self.home.join(TEMPLATES), limit)
     }
 
+    /// The snapshots of its sandboxes.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots::new(self.home.join(SNAPSHOTS))
+    }
+
     /// Removes what is left of templates whose makers were killed. That something of it stays is no reason for anything to
     /// fail: the next one looks again.
     pub(crate) fn sweep_templates(&self) {
@@ -119,7 +125,7 @@ impl Host {
         Store::open(self.home.join("images")).map_err(|error| Error::Images { source: Box::new(error) })
     }
 
-    /// The images that sandboxes are made of, by id, each with one of those sandboxes: what [`Store::remove`] and
+    /// The images that sandboxes and snapshots are made of, by id, each with one of those: what [`Store::remove`] and
     /// [`Store::prune`] cannot know of those that do not run.
     ///
     /// # Errors
@@ -130,7 +136,14 @@ impl Host {
             let name = entry.name.map_or_else(|| entry.spec.id.to_string(), |name| name.to_string());
             Some((entry.spec.image_digest.parse().ok()?, format!("the sandbox {name}")))
         });
-        Ok(used.collect())
+        let mut used: BTreeMap<Digest, String> = used.collect();
+        for snapshot in self.snapshots().list()? {
+            let saved = snapshot.files.ok().and_then(|files| SavedSandbox::of(&files).ok());
+            if let Some(id) = saved.and_then(|saved| saved.spec.image_digest.parse().ok()) {
+                used.entry(id).or_insert_with(|| format!("the snapshot {}", snapshot.name));
+            }
+        }
+        Ok(used)
     }
 
     /// Begins a sandbox of an image: a registry's reference, `oci:DIR[:TAG]`, `docker-archive:FILE`, a path of a root

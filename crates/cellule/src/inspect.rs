@@ -73,8 +73,10 @@ pub struct InspectImage {
 /// How a machine was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct InspectStart {
-    /// cold: the kernel booted; warm: the machine went on from a template.
+    /// cold: the kernel booted; warm: the machine went on from a template; saved: from where a sandbox was saved.
     pub kind: String,
+    /// What it was saved as: a snapshot, or a fork.
+    pub from: Option<String>,
     /// The template.
     pub template: Option<String>,
     /// Why it is cold, where it might have been warm, or that the template had to be made.
@@ -190,6 +192,7 @@ impl Inspect {
         let live = entry.is_live();
         let engine_pid = record.engine_pids.first().map(|process| process.pid).filter(|_| live);
         let started = record.main.as_ref();
+        let from = record.start.as_ref().and_then(|start| start.saved.clone());
         let template = record.start.as_ref().and_then(|start| start.template.clone());
         let exit = started.and_then(|main| main.exit.as_ref());
         Self {
@@ -209,7 +212,13 @@ impl Inspect {
             supervisor_pid: record.supervisor_pid.filter(|_| live),
             engine_pid,
             start: InspectStart {
-                kind: if template.is_some() { "warm" } else { "cold" }.to_owned(),
+                kind: match (&from, &template) {
+                    (Some(_), _) => "saved",
+                    (None, Some(_)) => "warm",
+                    (None, None) => "cold",
+                }
+                .to_owned(),
+                from,
                 template,
                 note: record.start.as_ref().and_then(|start| start.note.clone()),
                 phases: record

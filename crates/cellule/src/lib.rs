@@ -32,8 +32,10 @@
 
 mod builder;
 mod command;
+mod copy;
 mod environment;
 mod error;
+mod fork;
 mod get;
 mod host;
 mod inspect;
@@ -41,6 +43,7 @@ mod logs;
 mod process;
 mod sandbox;
 mod signal;
+mod snapshot;
 mod stats;
 
 pub use builder::{Builder, Prepared, Progress, Stdin};
@@ -54,14 +57,18 @@ pub use cellule_protocol::client::{
     AttachEvent, AttachSpec, Attachment, ExecId, ExecInfo, Exit, ExitStatus, Rlimit, StartFailure,
     StartFailureKind, Stdio, TerminalSize, Usage,
 };
-pub use cellule_snapshot::{Error as TemplateError, Template, TemplateId, TemplateState, Templates};
+pub use cellule_snapshot::{
+    Error as SnapshotError, Manifest, SavedFiles, Snapshot, SnapshotName, Snapshots, Template, TemplateId,
+    TemplateState, Templates,
+};
 pub use cellule_supervisor::{
-    Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, State, Status, StopOptions,
-    Survey,
+    Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, SaveOutcome, SavedSandbox,
+    State, Status, StopOptions, Survey,
 };
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, Output};
 pub use environment::{InvalidVariable, Variables};
 pub use error::Error;
+pub use fork::Forked;
 pub use get::base as add_base_image;
 pub use host::Host;
 pub use inspect::{
@@ -72,6 +79,7 @@ pub use logs::{LogOptions, LogSource, Logs};
 pub use process::RelativeWorkingDir;
 pub use sandbox::Sandbox;
 pub use signal::{InvalidSignal, Signal};
+pub use snapshot::Snapshotted;
 pub use stats::Stats;
 
 use builder::ProgressSink;

@@ -83,6 +83,15 @@ impl Sandbox {
         Ok(Self { host, name, spec, link, image })
     }
 
+    /// Waits until it runs, its main program too if it has one.
+    pub(crate) async fn up(mut self) -> Result<Self, Error> {
+        self.ready().await?;
+        if self.has_main() {
+            self.start_main().await?;
+        }
+        Ok(self)
+    }
+
     /// Its id, 12 hexadecimal digits.
     pub fn id(&self) -> &str {
         self.spec.id.as_str()
@@ -335,6 +344,10 @@ impl Sandbox {
     /// The session with the agent, for what this library has no words for.
     pub fn session(&self) -> &Session {
         self.link.session()
+    }
+
+    pub(crate) fn link_mut(&mut self) -> &mut cellule_supervisor::Sandbox {
+        &mut self.link
     }
 
     /// The host that it lives on.

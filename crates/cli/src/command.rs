@@ -9,6 +9,7 @@ mod doctor;
 mod events;
 mod exec;
 mod execs;
+mod fork;
 mod fs;
 mod image;
 mod images;
@@ -29,6 +30,7 @@ mod rm;
 mod run;
 mod setup;
 mod shell;
+mod snapshot;
 mod start;
 mod stats;
 mod stop;
@@ -60,6 +62,7 @@ enum Command {
     Kill(kill::Arguments),
     Pause(pause::Arguments),
     Unpause(unpause::Arguments),
+    Fork(fork::Arguments),
     Rm(rm::Arguments),
     Prune(prune::Arguments),
     Rename(rename::Arguments),
@@ -83,6 +86,8 @@ enum Command {
     Images(images::Arguments),
     #[command(subcommand)]
     Image(image::Command),
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     #[command(subcommand)]
     Template(template::Command),
     Login(login::Arguments),
@@ -111,6 +116,7 @@ pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
         Command::Kill(arguments) => kill::run(&arguments),
         Command::Pause(arguments) => pause::run(&arguments),
         Command::Unpause(arguments) => unpause::run(&arguments),
+        Command::Fork(arguments) => fork::run(&arguments),
         Command::Rm(arguments) => rm::run(&arguments),
         Command::Prune(arguments) => prune::run(&arguments),
         Command::Rename(arguments) => rename::run(&arguments),
@@ -131,6 +137,7 @@ pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
         Command::Pull(arguments) => pull::run(&arguments),
         Command::Images(arguments) => images::run(&arguments),
         Command::Image(command) => image::run(command),
+        Command::Snapshot(command) => snapshot::run(command),
         Command::Template(command) => template::run(&command),
         Command::Login(arguments) => login::run(&arguments),
         Command::Logout(arguments) => logout::run(&arguments),

@@ -58,6 +58,14 @@ pub(crate) fn image() -> ArgValueCandidates {
     ArgValueCandidates::new(images)
 }
 
+/// For an argument that is a snapshot.
+pub(crate) fn snapshot() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let list = host::locate().ok().and_then(|host| host.snapshots().list().ok()).unwrap_or_default();
+        list.iter().map(|snapshot| CompletionCandidate::new(snapshot.name.to_string())).collect()
+    })
+}
+
 /// For a side of `cellule cp`: a path here, or a sandbox with a colon.
 pub(crate) fn copy_side() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {

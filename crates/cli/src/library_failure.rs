@@ -1,6 +1,6 @@
 //! Words the library's errors: what failed, why, and what helps.
 
-use cellule::Error;
+use cellule::{Error, SnapshotError};
 use cellule_engine::ConfigError;
 use cellule_protocol::client::{Lost, StartFailure, StartFailureKind};
 
@@ -33,6 +33,17 @@ pub(crate) fn of(error: &Error) -> Failure {
         Error::Directory(source) => sandbox_failure::directory(source),
         Error::Find(source) => sandbox_failure::find(source),
         Error::Sandbox(source) => sandbox_failure::failure(source),
+        Error::Snapshot(source) => {
+            let failure = Failure::of(source);
+            match source {
+                SnapshotError::NoSuchSnapshot(_) => failure.hint("those that there are: cellule snapshot ls"),
+                SnapshotError::NameTaken(name) => failure
+                    .hint(format!("choose another name, or remove that one: cellule snapshot rm {name}")),
+                _ => failure,
+            }
+        }
+        Error::SnapshotImage { image, .. } => Failure::of(error)
+            .hint(format!("get it again: cellule pull {image}; it must be the very same image")),
         Error::NotRunning { name, .. } => {
             Failure::new(error.to_string()).hint(format!("start it: cellule start {name}"))
         }

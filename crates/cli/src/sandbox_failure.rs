@@ -19,6 +19,15 @@ pub(crate) fn failure(error: &SandboxError) -> Failure {
             Failure::of(error).hint("if that stays so, end it with: cellule rm --force")
         }
         SandboxError::Refused { message } => Failure::new(message.clone()),
+        SandboxError::NotSaved { why } => {
+            let mut failure = Failure::new("the sandbox goes on, and was not saved");
+            failure.cause(why.clone());
+            if why.contains("no space left") {
+                failure.hint("free some space there: cellule snapshot prune, cellule template prune")
+            } else {
+                failure
+            }
+        }
     }
 }
 

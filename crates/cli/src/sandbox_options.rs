@@ -74,8 +74,8 @@ pub(crate) struct SandboxOptions {
     #[arg(long, value_name = "PATH[:OPTIONS]")]
     tmpfs: Vec<String>,
     /// Attach a label
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    label: Vec<String>,
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = label)]
+    label: Vec<(String, String)>,
     /// The signal that asks the command to stop; by default the image's, else SIGTERM
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<Signal>,
@@ -227,13 +227,7 @@ impl SandboxOptions {
         builder = self.ready_cmd.iter().fold(builder, Builder::ready_command);
         builder = self.group_add.iter().fold(builder, Builder::group);
         builder = self.ulimit.iter().fold(builder, |builder, limit| builder.rlimit(limit.clone()));
-        for label in &self.label {
-            let (name, value) = label.split_once('=').unwrap_or((label, ""));
-            if name.is_empty() {
-                return Err(Failure::new(format!("--label {label:?}: a label needs a name")));
-            }
-            builder = builder.label(name, value);
-        }
+        builder = self.label.iter().fold(builder, |builder, (name, value)| builder.label(name, value));
         self.checked(builder).map_err(|error| library_failure::of(&error))
     }
 
@@ -252,6 +246,15 @@ impl SandboxOptions {
         }
         Ok(builder)
     }
+}
+
+/// A label's name, and its value, which may be empty.
+pub(crate) fn label(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    if name.is_empty() {
+        return Err("a label needs a name");
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

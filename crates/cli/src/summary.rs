@@ -67,6 +67,7 @@ impl Summary {
             (State::Starting, _, _) => "Starting".to_owned(),
             (State::Running, _, _) => up(),
             (State::Pausing | State::Paused | State::Resuming, _, _) => format!("{} (Paused)", up()),
+            (State::Saving, _, _) => format!("{} (Saving)", up()),
             (State::Stopping, _, _) => format!("{} (Stopping)", up()),
             (State::Stopped, Some(code), _) => format!("Exited ({code}){}", ago()),
             (State::Stopped, None, Some(cause)) => format!("Stopped{}: {cause}", ago()),

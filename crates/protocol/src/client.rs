@@ -127,26 +127,34 @@ impl Session {
         self.call(async move { client.handshake(request).await }).await
     }
 
-    /// Sets the guest's clock once more, and lets programs go on that were held.
+    /// Sets the guest's clock, and lets programs go on that were held.
     ///
     /// A guest that has just been restored translates each step of a call as it comes to it, so that the time in the first
     /// one is late by all of that; this one is on a beaten track.
     ///
     /// # Errors
     /// When the session is lost or the agent does not answer within its limit.
-    pub async fn set_clock(&self) -> Result<(), CallError> {
+    pub async fn go_on(&self) -> Result<(), CallError> {
         let wall_clock_ns = wall_clock_ns();
         let programs = Programs::Released.into();
-        self.shake(v1::HandshakeRequest { wall_clock_ns, programs, ..v1::HandshakeRequest::default() }).await
+        let request = v1::HandshakeRequest { wall_clock_ns, programs, ..v1::HandshakeRequest::default() };
+        self.shake(request).await.map(drop)
     }
 
-    /// Holds all programs, until [`set_clock`](Self::set_clock) lets them go on, in this guest and in each copy of it.
+    /// Holds all programs, until [`go_on`](Self::go_on) lets them go on, in this guest and in each copy of it.
     ///
     /// # Errors
-    /// When the session is lost or the agent does not answer within its limit.
+    /// When some do not stand still, the session is lost or the agent does not answer within its limit.
     pub async fn hold(&self) -> Result<(), CallError> {
         let programs = Programs::Held.into();
-        self.shake(v1::HandshakeRequest { programs, ..v1::HandshakeRequest::default() }).await
+        let held = self.shake(v1::HandshakeRequest { programs, ..v1::HandshakeRequest::default() }).await?;
+        match held.problems.first() {
+            Some(problem) => {
+                let (code, message) = (Code::FailedPrecondition, calls::bounded(&problem.message));
+                Err(CallError::Refused { code, message })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Has the guest read ahead what programs need first, for copies of it to have it at hand.
@@ -154,13 +162,13 @@ impl Session {
     /// # Errors
     /// When the session is lost or the agent does not answer within its limit.
     pub async fn read_ahead(&self) -> Result<(), CallError> {
-        self.shake(v1::HandshakeRequest { read_ahead: true, ..v1::HandshakeRequest::default() }).await
+        let request = v1::HandshakeRequest { read_ahead: true, ..v1::HandshakeRequest::default() };
+        self.shake(request).await.map(drop)
     }
 
-    async fn shake(&self, request: v1::HandshakeRequest) -> Result<(), CallError> {
+    async fn shake(&self, request: v1::HandshakeRequest) -> Result<v1::HandshakeResponse, CallError> {
         let mut client = self.client.clone();
-        self.call(async move { client.handshake(request).await }).await?;
-        Ok(())
+        self.call(async move { client.handshake(request).await }).await
     }
 
     /// Opens one more stream, for whoever knows what goes over it.

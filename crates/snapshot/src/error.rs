@@ -39,6 +39,12 @@ pub enum Error {
     /// No template has this id, or begins so.
     #[error("there is no template {0:?}")]
     NoSuchTemplate(String),
+    /// No snapshot has this name.
+    #[error("there is no snapshot {0:?}")]
+    NoSuchSnapshot(String),
+    /// A snapshot has this name already.
+    #[error("there is a snapshot {0:?} already")]
+    NameTaken(String),
     /// Several ids begin so.
     #[error("{prefix:?} is the beginning of {count} templates' ids")]
     Ambiguous {
@@ -87,9 +93,15 @@ pub enum Damage {
     /// The memory was written to after it was made.
     #[error("its memory was changed since it was saved")]
     Touched,
-    /// The devices' state is another than was made.
-    #[error("the state of its devices is not what was saved")]
-    Devices,
+    /// A file is another than was made.
+    #[error("its file {file} is not what was saved")]
+    Altered {
+        /// The file's name.
+        file: &'static str,
+    },
+    /// Its pages are not those of a memory of its size.
+    #[error("the list of its pages is not one of its memory")]
+    Pages,
 }
 
 impl Error {

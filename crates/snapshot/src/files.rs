@@ -1,12 +1,11 @@
-//! One saved machine in a directory of its own. Owns the format of `manifest.json`.
+//! One saved machine in a directory of its own. Owns the format of `manifest.json` and of `pages`.
 
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use cellule_engine::{DEVICES_MAX, Origin, SavedMachine};
+use cellule_engine::{DEVICES_MAX, MemorySize, Origin, PageRange, Pages, SavedMachine};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -14,13 +13,17 @@ use crate::error::{Damage, Error};
 use crate::key::TemplateKey;
 
 /// The format this version writes; any other is refused. It is a part of every template's id.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
-const MEMORY: &str = "memory";
-const DEVICES: &str = "devices";
+pub(crate) const MEMORY: &str = "memory";
+pub(crate) const BASE: &str = "base";
+pub(crate) const PAGES: &str = "pages";
+pub(crate) const DEVICES: &str = "devices";
 /// Far above any real manifest: a larger one is damage.
-const MANIFEST_MAX: u64 = 16 << 20;
+pub(crate) const MANIFEST_MAX: u64 = 16 << 20;
+/// Bytes of a range in `pages`: its first page and their count, each four bytes, the lowest first.
+const RANGE: usize = 8;
 
 /// What a saved machine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,18 +31,50 @@ const MANIFEST_MAX: u64 = 16 << 20;
 pub struct Manifest {
     /// The format of this document, [`FORMAT`].
     pub format: u32,
-    /// What it was made of.
-    pub key: TemplateKey,
-    /// What people call that.
-    pub label: String,
+    /// What the machine was.
+    pub subject: Subject,
     /// When it was saved: wall clock, nanoseconds since 1970.
     pub saved_ns: i64,
     /// Who can go on with it.
     pub origin: Origin,
-    /// How its memory looked when it was done.
+    /// How the file with its memory looked when it was done.
     pub memory: MemoryRecord,
+    /// What that memory is to be laid over; without it, it is all of the machine's.
+    pub base: Option<BaseRecord>,
     /// The SHA-256 of its devices' state, in lower-case hexadecimal.
     pub devices_sha256: String,
+}
+
+/// What a machine was when it was saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Subject {
+    /// Nobody's yet.
+    Template(TemplateSubject),
+    /// A sandbox's.
+    Sandbox(SandboxSubject),
+}
+
+/// What a template was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateSubject {
+    /// All that made its memory.
+    pub key: TemplateKey,
+    /// What people call that.
+    pub label: String,
+}
+
+/// Whose machine it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxSubject {
+    /// Its name, or its id; for people only.
+    pub name: String,
+    /// What its user wrote on it.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// What it was made of and how far it was, in the words of whoever owns sandboxes.
+    pub sandbox: serde_json::Value,
 }
 
 /// How a file with a memory looked when it was done.
@@ -52,6 +87,18 @@ pub struct MemoryRecord {
     pub bytes: u64,
     /// When it was last written to: nanoseconds since 1970.
     pub written_ns: i64,
+}
+
+/// A memory that others share, and which pages differ from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseRecord {
+    /// How its file looked.
+    pub memory: MemoryRecord,
+    /// The SHA-256 of the list of pages that differ.
+    pub pages_sha256: String,
+    /// How many bytes those have.
+    pub changed_bytes: u64,
 }
 
 /// A directory with a saved machine.
@@ -82,42 +129,25 @@ impl Manifest {
         }
         serde_json::from_slice(text).map_err(|error| Damage::Manifest(Some(error)))
     }
+
+    /// What it was made of, if it is a template.
+    pub fn template(&self) -> Option<&TemplateSubject> {
+        match &self.subject {
+            Subject::Template(template) => Some(template),
+            Subject::Sandbox(_) => None,
+        }
+    }
+
+    /// Whose it was, if it is a sandbox's.
+    pub fn sandbox(&self) -> Option<&SandboxSubject> {
+        match &self.subject {
+            Subject::Sandbox(sandbox) => Some(sandbox),
+            Subject::Template(_) => None,
+        }
+    }
 }
 
 impl SavedFiles {
-    /// Opens a file for the memory that is to be saved in `dir`.
-    pub(crate) fn memory_file(dir: &Path) -> Result<File, Error> {
-        let path = dir.join(MEMORY);
-        let open = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        open.map_err(Error::io("make", &path))
-    }
-
-    /// Completes `dir`, whose memory is whole already, and tells what it then says of itself.
-    pub(crate) fn write(
-        dir: &Path,
-        key: &TemplateKey,
-        label: &str,
-        saved: &SavedMachine,
-    ) -> Result<Manifest, Error> {
-        let memory = saved.changes.file();
-        let path = dir.join(MEMORY);
-        memory.sync_all().map_err(Error::io("write", &path))?;
-        let manifest = Manifest {
-            format: FORMAT,
-            key: key.clone(),
-            label: label.to_owned(),
-            saved_ns: now_ns(),
-            origin: saved.origin.clone(),
-            memory: record_of(memory).map_err(Error::io("look at", &path))?,
-            devices_sha256: sha256(&saved.devices),
-        };
-        write_file(dir, DEVICES, &saved.devices)?;
-        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other);
-        write_file(dir, MANIFEST, &text.map_err(Error::io("write", &dir.join(MANIFEST)))?)?;
-        sync_dir(dir)?;
-        Ok(manifest)
-    }
-
     /// Looks at what is in `dir`.
     ///
     /// # Errors
@@ -144,6 +174,11 @@ impl SavedFiles {
         &self.manifest
     }
 
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Opens it, for a machine to go on from.
     ///
     /// # Errors
@@ -153,52 +188,113 @@ impl SavedFiles {
     }
 
     fn try_load(&self) -> Result<SavedMachine, Damage> {
-        let unreadable = |file| move |source| Damage::Unreadable { file, source };
-        let memory = File::open(self.dir.join(MEMORY)).map_err(unreadable(MEMORY))?;
-        let wanted = self.manifest.memory;
-        let found = record_of(&memory).map_err(unreadable(MEMORY))?;
+        let memory = self.open_memory(MEMORY, self.manifest.memory)?;
+        let devices = self.read(DEVICES, DEVICES_MAX as u64, &self.manifest.devices_sha256)?;
+        let origin = self.manifest.origin.clone();
+        let Some(record) = &self.manifest.base else {
+            let unreadable = |source| Damage::Unreadable { file: MEMORY, source };
+            return SavedMachine::whole(memory, devices, origin).map_err(unreadable);
+        };
+        let base = self.open_memory(BASE, record.memory)?;
+        let size = u32::try_from(record.memory.bytes >> 20).unwrap_or(u32::MAX);
+        let size = MemorySize::from_mib(size).map_err(|_| Damage::Pages)?;
+        // There are no more ranges than pages.
+        let list =
+            self.read(PAGES, size.bytes() / cellule_engine::PAGE * RANGE as u64, &record.pages_sha256)?;
+        let changes = Pages::new(memory, parse_ranges(&list)?, size).map_err(|_| Damage::Pages)?;
+        Ok(SavedMachine { base, changes, devices, origin })
+    }
+
+    fn open_memory(&self, name: &'static str, wanted: MemoryRecord) -> Result<File, Damage> {
+        let unreadable = |source| Damage::Unreadable { file: name, source };
+        let memory = File::open(self.dir.join(name)).map_err(unreadable)?;
+        let found = record_of(&memory).map_err(unreadable)?;
         if found.bytes != wanted.bytes {
             return Err(Damage::Size { expected: wanted.bytes, found: found.bytes });
         }
         if found != wanted {
             return Err(Damage::Touched);
         }
-        let mut devices = Vec::new();
-        File::open(self.dir.join(DEVICES))
-            .and_then(|file| file.take(DEVICES_MAX as u64 + 1).read_to_end(&mut devices))
-            .map_err(unreadable(DEVICES))?;
-        if sha256(&devices) != self.manifest.devices_sha256 {
-            return Err(Damage::Devices);
+        Ok(memory)
+    }
+
+    fn read(&self, name: &'static str, limit: u64, wanted_sha256: &str) -> Result<Vec<u8>, Damage> {
+        let mut bytes = Vec::new();
+        File::open(self.dir.join(name))
+            .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+            .map_err(|source| Damage::Unreadable { file: name, source })?;
+        if bytes.len() as u64 > limit || sha256(&bytes) != wanted_sha256 {
+            return Err(Damage::Altered { file: name });
         }
-        SavedMachine::whole(memory, devices, self.manifest.origin.clone()).map_err(unreadable(MEMORY))
+        Ok(bytes)
+    }
+
+    /// Makes `dir`, which does not exist, another place of the same files: neither needs the other, and they are on disk once.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or is on another file system.
+    pub fn link_to(&self, dir: &Path) -> Result<Self, Error> {
+        fs::DirBuilder::new().mode(0o700).create(dir).map_err(Error::io("make", dir))?;
+        for name in self.files() {
+            let path = dir.join(name);
+            fs::hard_link(self.dir.join(name), &path).map_err(Error::io("link", &path))?;
+        }
+        Ok(Self { dir: dir.to_path_buf(), manifest: self.manifest.clone() })
+    }
+
+    /// The names of its files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &'static str> {
+        let over = self.manifest.base.is_some();
+        [MANIFEST, DEVICES, MEMORY].into_iter().chain([BASE, PAGES].into_iter().filter(move |_| over))
+    }
+
+    /// Bytes that it takes on disk, what it shares with others left out.
+    pub fn disk_bytes(&self) -> u64 {
+        let own = |name: &&str| fs::symlink_metadata(self.dir.join(name)).ok();
+        let files = self.files().filter_map(|name| own(&name).map(|found| (name, found)));
+        files
+            .filter(|(name, found)| *name != BASE || found.nlink() == 1)
+            .map(|(_, found)| found.blocks() * 512)
+            .sum()
     }
 }
 
-fn record_of(memory: &File) -> io::Result<MemoryRecord> {
+pub(crate) fn record_of(memory: &File) -> io::Result<MemoryRecord> {
     let found = memory.metadata()?;
     let written_ns = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
     Ok(MemoryRecord { bytes: found.len(), written_ns })
 }
 
-fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
-    let path = dir.join(name);
-    let write = || {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(Error::io("write", &path))
+/// The contents of `pages`.
+pub(crate) fn list_ranges(ranges: &[PageRange]) -> Vec<u8> {
+    ranges.iter().flat_map(|range| [range.first.to_le_bytes(), range.count.to_le_bytes()].concat()).collect()
 }
 
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("write", dir))
+fn parse_ranges(list: &[u8]) -> Result<Vec<PageRange>, Damage> {
+    let (ranges, []) = list.as_chunks::<RANGE>() else { return Err(Damage::Pages) };
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte));
+    let range = |range: &[u8; RANGE]| PageRange { first: number(&range[..4]), count: number(&range[4..]) };
+    Ok(ranges.iter().map(range).collect())
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_come_back_from_their_list() {
+        let ranges = vec![
+            PageRange { first: 0, count: 1 },
+            PageRange { first: 0x0102_0304, count: 0xa0b0_c0d0 },
+            PageRange { first: u32::MAX, count: u32::MAX },
+        ];
+        let list = list_ranges(&ranges);
+        assert_eq!(list[8..12], [4, 3, 2, 1]);
+        assert_eq!(parse_ranges(&list).unwrap(), ranges);
+        assert!(matches!(parse_ranges(&list[..9]), Err(Damage::Pages)));
+    }
 }

@@ -20,13 +20,13 @@ use std::time::SystemTime;
 
 pub use self::draft::{Draft, Making};
 use crate::Damage;
+use crate::directory::{self, disk_bytes, entries};
 use crate::error::Error;
 use crate::files::{MANIFEST, Manifest, SavedFiles};
 use crate::key::{TemplateId, TemplateKey};
 
 const FAILED: &str = ".failed";
 const LOCK: &str = ".lock";
-const TEMPORARY: &str = ".tmp-";
 const CAUSE: &str = "cause";
 /// How much of a cause is kept, in characters.
 const CAUSE_MAX: usize = 4 << 10;
@@ -90,7 +90,7 @@ impl Templates {
             }
             Err(error) => return Err(error),
         };
-        if files.manifest().key != *key {
+        if files.manifest().template().is_none_or(|template| template.key != *key) {
             return Err(Error::Damaged { path: dir, damage: Damage::OtherKey });
         }
         // Who uses it last is removed last. That it cannot be noted is no reason not to use it.
@@ -104,7 +104,7 @@ impl Templates {
     /// It cannot be moved.
     pub fn set_aside(&self, id: &TemplateId, cause: &str) -> Result<(), Error> {
         let (ready, failed) = (self.ready(id), self.failed(id));
-        remove_dir(&failed)?;
+        directory::remove(&failed)?;
         match fs::rename(&ready, &failed) {
             // Another process was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -164,7 +164,7 @@ impl Templates {
         let mut bytes = 0;
         for dir in [self.ready(id), self.failed(id)] {
             bytes += entries(&dir)?.iter().map(|file| disk_bytes(file)).sum::<u64>();
-            remove_dir(&dir)?;
+            directory::remove(&dir)?;
         }
         Ok(bytes)
     }
@@ -213,41 +213,6 @@ pub(crate) fn reason(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// What is in a directory; nothing if it is not there.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::io("list", dir)(error)),
-        Ok(entries) => {
-            entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().map_err(Error::io("list", dir))
-        }
-    }
-}
-
-fn disk_bytes(file: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::symlink_metadata(file).map_or(0, |found| found.blocks() * 512)
-}
-
-/// Removes a directory that may be gone already. Under its name nobody ever sees a part of it, unless there is no room for
-/// another name.
-fn remove_dir(dir: &Path) -> Result<(), Error> {
-    let parent = dir.parent().unwrap_or(Path::new("/"));
-    let moved = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(parent).and_then(|bin| {
-        fs::rename(dir, bin.path().join("gone"))?;
-        bin.close()
-    });
-    let removed = match moved {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(_) => fs::remove_dir_all(dir),
-        Ok(()) => return Ok(()),
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(Error::io("remove", dir)),
-    }
 }
 
 #[cfg(test)]

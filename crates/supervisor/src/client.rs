@@ -23,6 +23,7 @@ use crate::log::SUPERVISOR_LOG;
 use crate::name::SandboxId;
 use crate::recovery;
 use crate::sandboxes::{Entry, Sandboxes};
+use crate::save::{SaveOutcome, SaveRequest};
 use crate::state::{Refusal, State};
 use crate::status::Status;
 use crate::status::wire::start_failure_from_wire;
@@ -229,6 +230,20 @@ impl Sandbox {
     pub async fn pause(&mut self) -> Result<(), SandboxError> {
         let answer = self.supervisor.pause(v1::PauseRequest {}).await;
         self.answered(answer).await.map(drop)
+    }
+
+    /// Saves the sandbox as it is at one moment, and lets it go on. One that is paused stays so.
+    ///
+    /// # Errors
+    /// It cannot be saved; the sandbox refuses, or is gone.
+    pub async fn save(&mut self, request: SaveRequest) -> Result<SaveOutcome, SandboxError> {
+        let answer = self.supervisor.save(v1::SaveRequest::from(request)).await;
+        match answer {
+            Err(status) if status.code() == tonic::Code::Aborted => {
+                Err(SandboxError::NotSaved { why: status.message().to_owned() })
+            }
+            answer => Ok(self.answered(answer).await?.into()),
+        }
     }
 
     /// Lets a paused guest go on, its clock set.

@@ -19,6 +19,7 @@ use crate::greeting;
 use crate::hub::Hub;
 use crate::life::{Gate, Request};
 use crate::pass_through::{Passable, pass_through};
+use crate::save::{SaveOutcome, SaveRequest};
 use crate::service::Service;
 use crate::state::Refusal;
 use crate::status::Status;
@@ -38,6 +39,13 @@ pub(crate) enum Ask {
         /// Who waits for the answer.
         reply: oneshot::Sender<Reply>,
     },
+    /// A client asks that the sandbox be saved.
+    Save {
+        /// How.
+        request: SaveRequest,
+        /// Who waits for the answer.
+        reply: oneshot::Sender<Reply>,
+    },
     /// Somebody uses the sandbox.
     Used,
     /// The process that the sandbox belongs to is gone.
@@ -51,6 +59,10 @@ pub(crate) enum Reply {
     Done,
     /// The main program could not be started: the agent's message.
     MainRefused(Vec<u8>),
+    /// It was saved.
+    Saved(SaveOutcome),
+    /// It could not be saved: why.
+    NotSaved(String),
     /// It is not done, for this reason.
     Refused(Refusal),
 }

@@ -6,6 +6,7 @@
 //!  sandboxes/<id>/state.json  its state as last written: by its supervisor at each change, else by whoever holds the lock;
 //!                             a reserve beside it takes the one that a full disk has no room for
 //!  sandboxes/<id>/socket      where its supervisor listens while it lives
+//!  sandboxes/<id>/saved/      the saved machine that it goes on from, if it is a fork or comes from a snapshot
 //!  sandboxes/<id>/log/        main.log, agent.log, console.log (each with a former one, .1), supervisor.log
 //!  sandboxes/<id>/…           what the engine needs while it runs
 //!  sandboxes/.new-<id>        one that is being made, .gone-<id> one that is being removed: nobody's if its lock is free
@@ -32,6 +33,8 @@ use crate::sandboxes::Sandboxes;
 use crate::spec::SandboxSpec;
 
 pub(crate) const LOCK: &str = "lock";
+/// The directory of the saved machine within a sandbox's.
+pub(crate) const SAVED: &str = "saved";
 const SPEC: &str = "spec.json";
 const STATE: &str = "state.json";
 /// The directory of logs within a sandbox's.
@@ -50,8 +53,18 @@ pub struct SandboxDir {
     id: SandboxId,
     path: PathBuf,
     lock: Option<File>,
-    /// Whether it was just made, and dropping it means to keep it.
-    fresh: bool,
+    dropped: Dropped,
+}
+
+/// What becomes of a directory whose handle is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dropped {
+    /// It is as it is.
+    Stays,
+    /// It was just made, and is kept from then on.
+    Kept,
+    /// It was just made, for a sandbox that there is only once it is started.
+    Removed,
 }
 
 impl SandboxDir {
@@ -62,7 +75,13 @@ impl SandboxDir {
         // From here on a failure must leave nothing.
         let made = Self::fill(&path, spec);
         let lock = made.inspect_err(|_| drop(fs::remove_dir_all(&path)))?;
-        Ok(Self { sandboxes: sandboxes.clone(), id: spec.id.clone(), path, lock: Some(lock), fresh: true })
+        Ok(Self {
+            sandboxes: sandboxes.clone(),
+            id: spec.id.clone(),
+            path,
+            lock: Some(lock),
+            dropped: Dropped::Kept,
+        })
     }
 
     fn fill(path: &Path, spec: &SandboxSpec) -> Result<File, DirectoryError> {
@@ -76,6 +95,13 @@ impl SandboxDir {
         Ok(lock)
     }
 
+    /// Has it removed if it is dropped before a supervisor has it.
+    #[must_use]
+    pub fn only_if_started(mut self) -> Self {
+        self.dropped = Dropped::Removed;
+        self
+    }
+
     /// Renames the directory to its place.
     pub(crate) fn appear(&mut self) -> Result<(), DirectoryError> {
         let place = self.sandboxes.path_of(&self.id);
@@ -86,13 +112,13 @@ impl SandboxDir {
 
     /// Removes one that never appeared.
     pub(crate) fn abandon(mut self) {
-        self.fresh = false;
+        self.dropped = Dropped::Stays;
         _ = fs::remove_dir_all(&self.path);
     }
 
     pub(crate) fn locked(sandboxes: &Sandboxes, id: SandboxId, lock: File) -> Self {
         let path = sandboxes.path_of(&id);
-        Self { sandboxes: sandboxes.clone(), id, path, lock: Some(lock), fresh: false }
+        Self { sandboxes: sandboxes.clone(), id, path, lock: Some(lock), dropped: Dropped::Stays }
     }
 
     /// Takes the directory over whose lock is already held through `lock`, as a supervisor does that was started with
@@ -110,12 +136,17 @@ impl SandboxDir {
         let home = path.ancestors().nth(2).unwrap_or(&path);
         let sandboxes = Sandboxes::at(home);
         let (id, lock) = (spec.id.clone(), Some(lock));
-        Ok((Self { sandboxes, id, path, lock, fresh: false }, spec))
+        Ok((Self { sandboxes, id, path, lock, dropped: Dropped::Stays }, spec))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the saved machine is to be that it goes on from, if its specification says that it does.
+    pub fn saved(&self) -> PathBuf {
+        self.path.join(SAVED)
     }
 
     /// Whose it is.
@@ -174,7 +205,7 @@ impl SandboxDir {
 
     /// Lets go of our copy of the lock, which another process holds now.
     pub(crate) fn hand_over(&mut self) {
-        self.fresh = false;
+        self.dropped = Dropped::Stays;
         self.lock = None;
     }
 
@@ -190,7 +221,7 @@ impl SandboxDir {
     /// # Errors
     /// Something in it cannot be removed.
     pub fn remove(mut self) -> Result<(), DirectoryError> {
-        self.fresh = false;
+        self.dropped = Dropped::Stays;
         self.clear()
     }
 
@@ -216,12 +247,17 @@ impl SandboxDir {
 
 impl Drop for SandboxDir {
     fn drop(&mut self) {
-        if self.fresh
-            && let Ok(mut record) = self.record()
-        {
-            record.kept = true;
-            // If this fails, it is taken for half made, and removed.
-            _ = self.write_record(&record);
+        match self.dropped {
+            Dropped::Stays => {}
+            Dropped::Kept => {
+                if let Ok(mut record) = self.record() {
+                    record.kept = true;
+                    // If this fails, it is taken for half made, and removed.
+                    _ = self.write_record(&record);
+                }
+            }
+            // What stays of it is nobody's, and goes with the next look at all of them.
+            Dropped::Removed => _ = self.clear(),
         }
     }
 }

@@ -19,7 +19,7 @@
 mod client;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -79,6 +79,8 @@ struct Shared {
     activity: Activity,
     /// Whether the program goes on without clients.
     released: AtomicBool,
+    /// How many bytes of each output were read, of all that the program wrote.
+    read: [AtomicU64; 2],
 }
 
 impl std::fmt::Debug for Shared {
@@ -127,7 +129,20 @@ impl Hub {
             clients: watch::Sender::new(0),
             activity,
             released: AtomicBool::new(false),
+            read: [const { AtomicU64::new(0) }; 2],
         }))
+    }
+
+    /// How many bytes of standard output and error were read, of all that the program wrote.
+    pub(crate) fn read(&self) -> [u64; 2] {
+        self.0.read.each_ref().map(|read| read.load(Ordering::Relaxed))
+    }
+
+    /// The program's output comes from there on: it ran before, and what it wrote then was read elsewhere.
+    pub(crate) fn begin_at(&self, read: [u64; 2]) {
+        for (counter, read) in self.0.read.iter().zip(read) {
+            counter.store(read, Ordering::Relaxed);
+        }
     }
 
     /// The sandbox belongs to no process any more.
@@ -252,6 +267,7 @@ impl Hub {
                     return Ok(());
                 }
                 Ok(length) => {
+                    self.0.read[usize::from(stderr)].fetch_add(length as u64, Ordering::Relaxed);
                     if !self.pass(stderr, buffer[..length].into()).await {
                         self.end(stderr, End::Cut);
                         deserted(stderr);

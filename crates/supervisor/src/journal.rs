@@ -63,6 +63,8 @@ pub enum Action {
     Pause,
     /// Its guest goes on.
     Unpause,
+    /// It was saved, as a snapshot or for forks of it.
+    Save,
     /// It was removed.
     Destroy,
     /// It has another name.
@@ -73,7 +75,7 @@ pub enum Action {
 
 impl Action {
     /// All there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Create,
         Self::Start,
         Self::Die,
@@ -81,6 +83,7 @@ impl Action {
         Self::Kill,
         Self::Pause,
         Self::Unpause,
+        Self::Save,
         Self::Destroy,
         Self::Rename,
         Self::Oom,
@@ -96,6 +99,7 @@ impl Action {
             Self::Kill => "kill",
             Self::Pause => "pause",
             Self::Unpause => "unpause",
+            Self::Save => "save",
             Self::Destroy => "destroy",
             Self::Rename => "rename",
             Self::Oom => "oom",

@@ -38,6 +38,8 @@ mod record;
 mod recorder;
 mod recovery;
 mod sandboxes;
+mod save;
+mod saved;
 mod service;
 mod spec;
 mod state;
@@ -55,6 +57,8 @@ pub use name::{InvalidName, SandboxId, SandboxName};
 pub use process::supervise;
 pub use record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, Record, StartRecord};
 pub use sandboxes::{Entry, FindError, Sandboxes, Survey};
+pub use save::{SaveOutcome, SaveRequest};
+pub use saved::{SavedMain, SavedSandbox};
 pub use spec::{
     FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxSpec, TemplateCache, Tmpfs, WarmUp,
 };

@@ -9,6 +9,8 @@
 //!      │                       │  │                           of use                  │
 //!      │                    Resuming ◀─────────────────────────────────────────────────┘
 //!      │                          │
+//!      │     Running or Paused ───save asked──▶ Saving ───saved, or not──▶ what it was before
+//!      │                          │
 //!      │ any of these: stop, SIGKILL, time over, owner gone, main program ended, agent lost
 //!      ▼                          ▼
 //!   Stopping ─── the machine is gone ──▶ Stopped, or Failed if the agent was lost
@@ -20,14 +22,14 @@
 //! How a sandbox stops, each step with a limit after which the next is taken:
 //!
 //! ```text
-//!   Thawing ───▶ Asking ──────────▶ Forcing ──────▶ Killing ──▶ the machine is gone
-//!   (paused:     (its signal to     (SIGKILL to     (the machine)
-//!    resume)      the main program)  it)               ▲
-//!                   │ it ended        │ it ended       │
-//!                   └───────┬─────────┘                │
-//!                           ▼                          │
-//!                       PoweringOff ───────────────────┘
-//!                       (at once without a main program)
+//!   Settling ──▶ Thawing ──▶ Asking ──────────▶ Forcing ──────▶ Killing ──▶ the machine is gone
+//!   (being       (paused:    (its signal to     (SIGKILL to     (the machine)
+//!    saved)       resume)     the main program)  it)               ▲
+//!                               │ it ended        │ it ended       │
+//!                               └───────┬─────────┘                │
+//!                                       ▼                          │
+//!                                   PoweringOff ───────────────────┘
+//!                                   (at once without a main program)
 //! ```
 //! A second stop, or SIGKILL, shortens it. `Stopped` and `Failed` are final. While stopping nothing fails any more: that
 //! the machine is gone, however it went, is what was asked for. Each request is answered exactly once: at the latest by
@@ -66,6 +68,8 @@ pub(crate) enum Request {
     Pause,
     /// Go on.
     Resume,
+    /// Be saved.
+    Save,
 }
 
 /// What happens.
@@ -91,6 +95,8 @@ pub(crate) enum Input {
     Paused,
     /// The guest goes on, its clock set.
     Resumed,
+    /// It was saved, or could not be, and is again as it was.
+    Saved(Ticket),
     /// The machine is gone, or never came to be. Told even of one that was killed.
     Gone { powered_off: bool },
     /// The process that the sandbox belongs to is gone.
@@ -114,6 +120,8 @@ pub(crate) enum Effect {
     Pause,
     /// Set them going again, and the guest's clock right.
     Resume,
+    /// Save it: one that runs stands still meanwhile.
+    Save { ticket: Ticket, paused: bool },
     /// Have the agent end all processes, within this time, and power off.
     PowerOff(Duration),
     /// End the machine, or its start, at once.
@@ -133,6 +141,8 @@ pub(crate) enum Answer {
     Done,
     /// The main program could not be started.
     MainRefused,
+    /// It was saved, or could not be.
+    Saved,
     /// It is not done, for this reason.
     Refused(Refusal),
 }
@@ -150,19 +160,26 @@ pub(crate) enum Gate {
     Closed,
 }
 
+/// Whether it was paused for want of use, and not by a request.
+type Idle = bool;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Starting,
     Running,
     /// `wake` if it is to go on as soon as it stands still.
     Pausing {
-        idle: bool,
+        idle: Idle,
         wake: bool,
     },
     Paused {
-        idle: bool,
+        idle: Idle,
     },
     Resuming,
+    /// `paused` is whether it stood still before, and why.
+    Saving {
+        paused: Option<Idle>,
+    },
     /// `failing` if it ends for a cause of its own.
     Stopping {
         stage: Stage,
@@ -191,6 +208,8 @@ struct Waiting {
     pause: Vec<Ticket>,
     resume: Vec<Ticket>,
     signal: Vec<Ticket>,
+    /// The first is under way while it is being saved.
+    save: Vec<Ticket>,
     /// Answered by the end, whatever it is.
     end: Vec<Ticket>,
 }
@@ -232,6 +251,7 @@ impl Life {
             Phase::Pausing { .. } => State::Pausing,
             Phase::Paused { .. } => State::Paused,
             Phase::Resuming => State::Resuming,
+            Phase::Saving { .. } => State::Saving,
             Phase::Stopping { .. } => State::Stopping,
             Phase::Stopped => State::Stopped,
             Phase::Failed => State::Failed,
@@ -242,7 +262,9 @@ impl Life {
     pub(crate) fn gate(&self) -> Gate {
         match self.phase {
             Phase::Running => Gate::Open,
-            Phase::Starting | Phase::Resuming | Phase::Pausing { wake: true, .. } => Gate::Wait,
+            Phase::Starting | Phase::Resuming | Phase::Saving { .. } | Phase::Pausing { wake: true, .. } => {
+                Gate::Wait
+            }
             Phase::Pausing { idle: true, .. } | Phase::Paused { idle: true } => Gate::Wake,
             _ => Gate::Closed,
         }
@@ -282,6 +304,7 @@ impl Life {
             Input::Signalled(ticket, sent) => self.signalled(ticket, sent),
             Input::Paused => self.paused(),
             Input::Resumed => self.resumed(),
+            Input::Saved(ticket) => self.saved(ticket),
             Input::Gone { powered_off } => self.gone(powered_off),
             Input::OwnerGone if self.owned => self.kill_machine(),
             Input::OwnerGone => {}
@@ -308,11 +331,17 @@ impl Life {
 
     fn agent_ready(&mut self) {
         if self.phase == Phase::Starting {
-            self.phase = Phase::Running;
-            if let Some(ticket) = self.waiting.start.take() {
-                self.launch(ticket);
-            }
+            self.run();
         }
+    }
+
+    /// Runs, and begins what waited for that.
+    fn run(&mut self) {
+        self.phase = Phase::Running;
+        if let Some(ticket) = self.waiting.start.take() {
+            self.launch(ticket);
+        }
+        self.save_next();
     }
 
     fn main_started(&mut self) {
@@ -320,6 +349,7 @@ impl Life {
         self.main = Main::Running;
         self.answer(ticket, Answer::Done);
         self.main_started_while_stopping();
+        self.save_next();
     }
 
     fn main_refused(&mut self) {
@@ -327,6 +357,7 @@ impl Life {
         self.main = Main::Over;
         self.answer(ticket, Answer::MainRefused);
         self.main_ended_while_stopping();
+        self.save_next();
     }
 
     fn main_ended(&mut self) {
@@ -354,6 +385,8 @@ impl Life {
                 self.answer_all(|waiting| &mut waiting.pause, Answer::Done);
                 if wake {
                     self.resume();
+                } else {
+                    self.save_next();
                 }
             }
             Phase::Stopping { .. } => self.paused_while_stopping(),
@@ -364,10 +397,39 @@ impl Life {
     fn resumed(&mut self) {
         match self.phase {
             Phase::Resuming => {
-                self.phase = Phase::Running;
                 self.answer_all(|waiting| &mut waiting.resume, Answer::Done);
+                self.run();
             }
             Phase::Stopping { .. } => self.resumed_while_stopping(),
+            _ => {}
+        }
+    }
+
+    /// Begins to save it for whoever waits for that longest, if it can be saved now. One whose main program is just being
+    /// started is half of something.
+    fn save_next(&mut self) {
+        let Some(&ticket) = self.waiting.save.first() else { return };
+        let paused = match self.phase {
+            Phase::Running if !matches!(self.main, Main::Launching(_)) => None,
+            Phase::Paused { idle } => Some(idle),
+            _ => return,
+        };
+        self.phase = Phase::Saving { paused };
+        self.effects.push(Effect::Save { ticket, paused: paused.is_some() });
+    }
+
+    fn saved(&mut self, ticket: Ticket) {
+        if self.waiting.save.first() == Some(&ticket) {
+            self.waiting.save.remove(0);
+            self.answer(ticket, Answer::Saved);
+        }
+        match self.phase {
+            Phase::Saving { paused: None } => self.run(),
+            Phase::Saving { paused: Some(idle) } => {
+                self.phase = Phase::Paused { idle };
+                self.save_next();
+            }
+            Phase::Stopping { .. } => self.saved_while_stopping(),
             _ => {}
         }
     }
@@ -395,6 +457,7 @@ impl Life {
         }
         self.answer_all(|waiting| &mut waiting.pause, Answer::Refused(refusal));
         self.answer_all(|waiting| &mut waiting.resume, Answer::Refused(refusal));
+        self.answer_all(|waiting| &mut waiting.save, Answer::Refused(refusal));
         if refusal == Refusal::Ended {
             self.answer_all(|waiting| &mut waiting.signal, Answer::Refused(refusal));
         }

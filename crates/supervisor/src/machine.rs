@@ -18,6 +18,7 @@ use crate::directory::LOGS;
 use crate::failure::{Failure, FailureKind};
 use crate::log::CONSOLE_LOG;
 use crate::record::StartRecord;
+use crate::saved::{self, SavedMain};
 use crate::spec::SandboxSpec;
 use crate::status::Phase;
 use crate::warm;
@@ -44,6 +45,10 @@ pub(crate) struct Started {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) session: Session,
     pub(crate) start: StartRecord,
+    /// What its memory was at first, if that was not nothing.
+    pub(crate) base: Option<File>,
+    /// The main program that it was saved with.
+    pub(crate) main: Option<SavedMain>,
 }
 
 /// A step of the start that is done.
@@ -94,18 +99,23 @@ pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) ->
     })?;
     let engine = choice.engine(spec.engine_program.clone());
     let launcher = Launcher { engine, spec: Arc::clone(&spec), dir, steps: steps.clone() };
-    let (running, start) = warm::start(&launcher).await?;
+    let (running, start, main) = if let Some(of) = &spec.saved {
+        saved::start(&launcher, of).await?
+    } else {
+        let (running, start) = warm::start(&launcher).await?;
+        (running, start, None)
+    };
 
     let begun = Instant::now();
     let answer = running.handshake(Some(configuration(&spec)?)).await?;
-    if start.template.is_none() {
+    if running.base.is_none() {
         steps.guests(&answer);
-    } else if let Err(error) = running.session.set_clock().await {
+    } else if let Err(error) = running.session.go_on().await {
         return Err(better_reason(&*running.machine, Failure::call(&error)).await);
     }
     steps.tell("handshake", begun);
-    let Running { machine, session } = running;
-    Ok(Started { machine, session, start })
+    let Running { machine, session, base } = running;
+    Ok(Started { machine, session, start, base, main })
 }
 
 /// Launches machines for one sandbox.
@@ -122,9 +132,16 @@ pub(crate) struct Launcher {
 pub(crate) struct Running {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) session: Session,
+    /// What its memory was at first, if it was restored.
+    pub(crate) base: Option<File>,
 }
 
 impl Launcher {
+    /// The sandbox's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Boots a machine, to an agent that answers.
     pub(crate) async fn boot(&self) -> Result<Running, Failure> {
         let begun = Instant::now();
@@ -133,12 +150,15 @@ impl Launcher {
         let begun = Instant::now();
         let session = session(&*machine, BOOT).await?;
         self.steps.tell("boot", begun);
-        Ok(Running { machine, session })
+        Ok(Running { machine, session, base: None })
     }
 
     /// Lets a machine go on from where one was saved. The inner error is the saved machine's, or the engine's.
     pub(crate) async fn restore(&self, saved: SavedMachine) -> Result<Result<Running, LaunchError>, Failure> {
         let begun = Instant::now();
+        let base = saved.base.try_clone().map_err(|error| {
+            Failure::new(FailureKind::Supervisor, "the supervisor has no descriptor to spare", Some(&error))
+        })?;
         let machine = match self.launch(Some(saved)).await? {
             Ok(machine) => machine,
             Err(error) => return Ok(Err(error)),
@@ -147,7 +167,7 @@ impl Launcher {
         let begun = Instant::now();
         let session = session(&*machine, RESTORED).await?;
         self.steps.tell("agent", begun);
-        Ok(Ok(Running { machine, session }))
+        Ok(Ok(Running { machine, session, base: Some(base) }))
     }
 
     async fn launch(

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 
 use crate::failure::Failure;
 use crate::hub::Hub;
+use crate::saved::SavedMain;
 use crate::spec::{MainSpec, MainStdin};
 
 /// How long the last output of a program that has ended may take to come. It lies in the guest's memory.
@@ -34,13 +35,32 @@ pub(crate) enum NotStarted {
 
 /// Starts the main program, its streams connected with the hub.
 pub(crate) async fn start(session: Session, main: MainSpec, hub: Hub) -> Result<Running, NotStarted> {
-    let attach = AttachSpec {
+    let what = streams(&main, [0, 0]);
+    session.exec_detached(ExecId::MAIN, exec_spec(main)).await.map_err(not_started)?;
+    connect(session, what, hub).await
+}
+
+/// Connects the hub with a main program that ran when its machine was saved.
+pub(crate) async fn join(
+    session: Session,
+    main: MainSpec,
+    hub: Hub,
+    saved: SavedMain,
+) -> Result<Running, NotStarted> {
+    connect(session, streams(&main, [saved.stdout, saved.stderr]), hub).await
+}
+
+/// What of it to join, and from which byte of its outputs on.
+fn streams(main: &MainSpec, [stdout, stderr]: [u64; 2]) -> AttachSpec {
+    AttachSpec {
         stdin: main.stdin != MainStdin::None,
-        stdout: Some(0),
-        stderr: (!main.tty).then_some(0),
-    };
-    let pid = session.exec_detached(ExecId::MAIN, exec_spec(main)).await.map_err(not_started)?;
-    let mut attachment = session.attach(ExecId::MAIN, attach).await.map_err(not_attached)?;
+        stdout: Some(stdout),
+        stderr: (!main.tty).then_some(stderr),
+    }
+}
+
+async fn connect(session: Session, what: AttachSpec, hub: Hub) -> Result<Running, NotStarted> {
+    let mut attachment = session.attach(ExecId::MAIN, what).await.map_err(not_attached)?;
     let Some(stdout) = attachment.stdout.take() else {
         let lost = Lost::Protocol("an attachment without its output".to_owned());
         return Err(NotStarted::Lost(Failure::lost(&lost)));
@@ -50,7 +70,9 @@ pub(crate) async fn start(session: Session, main: MainSpec, hub: Hub) -> Result<
         // An agent that does not answer is noticed elsewhere.
         tokio::spawn(async move { _ = session.close_output(ExecId::MAIN, stderr).await });
     };
+    hub.begin_at([attachment.stdout_from, attachment.stderr_from]);
     let read = hub.begin(attachment.stdin.take(), stdout, attachment.stderr.take(), close).await;
+    let pid = attachment.pid;
     let ended = async move {
         let exit = exit(&mut attachment).await;
         hub.drain();

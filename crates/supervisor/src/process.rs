@@ -13,6 +13,7 @@ mod begin;
 mod clocks;
 mod effects;
 mod end;
+mod saving;
 mod teller;
 
 use std::collections::{HashMap, VecDeque};
@@ -31,6 +32,7 @@ use tokio::task::JoinHandle;
 use self::begin::Connections;
 pub use self::begin::supervise;
 use self::clocks::Clocks;
+use self::saving::{Saved, Saves};
 use self::teller::Teller;
 use crate::activity::Activity;
 use crate::connection::{Ask, Reply};
@@ -43,6 +45,7 @@ use crate::machine::{self, Progress, Started};
 use crate::main_program::{NotStarted, Running};
 use crate::record::{Record, now_ns};
 use crate::recorder::{Change, Recorder};
+use crate::saved::SavedMain;
 use crate::spec::{IdleAction, SandboxSpec};
 use crate::state::State;
 use crate::status::{MainStatus, Status, process_records};
@@ -51,6 +54,7 @@ use crate::status::{MainStatus, Status, process_records};
 enum Done {
     Paused(Result<(), Failure>),
     Resumed(Result<(), Failure>),
+    Saved(Ticket, Saved),
     Signalled {
         signal: i32,
         ticket: Option<Ticket>,
@@ -75,7 +79,7 @@ enum Happened {
     Asked(Ask),
     Done(Done),
     Progress(Progress),
-    Started(Result<Started, Failure>),
+    Started(Box<Result<Started, Failure>>),
     Deadline,
     Expired,
     LookIfIdle,
@@ -100,6 +104,9 @@ struct Supervisor {
     asked_to_stop: bool,
     tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: Ticket,
+    saves: Saves,
+    /// The main program that the machine came with, which it was saved with.
+    carried: Option<SavedMain>,
     /// Why the main program could not be started.
     refusal: Vec<u8>,
     /// What happened while something else was taken note of.
@@ -142,7 +149,7 @@ impl Supervisor {
             Some(ask) = self.inbox.recv() => Happened::Asked(ask),
             Some(done) = self.jobs.next(), if !self.jobs.is_empty() => Happened::Done(done),
             Some(progress) = self.phases.recv() => Happened::Progress(progress),
-            started = poll_start(&mut self.start) => Happened::Started(started),
+            started = poll_start(&mut self.start) => Happened::Started(Box::new(started)),
             () = self.clocks.deadline() => Happened::Deadline,
             () = self.clocks.expiry() => Happened::Expired,
             () = sleep_for(look_in) => Happened::LookIfIdle,
@@ -161,7 +168,7 @@ impl Supervisor {
                 while let Ok(progress) = self.phases.try_recv() {
                     self.progressed(progress);
                 }
-                match started {
+                match *started {
                     Ok(started) => self.started(started),
                     Err(failure) => {
                         self.blame(failure);
@@ -187,9 +194,7 @@ impl Supervisor {
     fn asked(&mut self, ask: Ask) {
         match ask {
             Ask::Request { request, remove, reply } => {
-                let ticket = self.next_ticket;
-                self.next_ticket += 1;
-                self.tickets.insert(ticket, reply);
+                let ticket = self.ticket(reply);
                 if let Request::Stop { .. } = request {
                     self.remove |= remove;
                     // One that is ending already ends for another reason.
@@ -204,6 +209,12 @@ impl Supervisor {
                 self.activity.touch();
                 self.take(Input::Ask(ticket, request));
             }
+            Ask::Save { request, reply } => {
+                let ticket = self.ticket(reply);
+                self.saves.asked.insert(ticket, request);
+                self.activity.touch();
+                self.take(Input::Ask(ticket, Request::Save));
+            }
             Ask::Used => self.take(Input::Used),
             Ask::OwnerGone => {
                 if self.life.is_owned() && !self.life.state().is_final() {
@@ -214,8 +225,17 @@ impl Supervisor {
         }
     }
 
+    fn ticket(&mut self, reply: oneshot::Sender<Reply>) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, reply);
+        ticket
+    }
+
     fn started(&mut self, started: Started) {
-        let Started { machine, session, start } = started;
+        let Started { machine, session, start, base, main } = started;
+        self.saves.base = base;
+        self.carried = main;
         self.status.start = Some(start);
         let waiting = Arc::clone(&machine);
         self.jobs.push(Box::pin(async move { Done::MachineGone(waiting.wait().await) }));
@@ -255,6 +275,7 @@ impl Supervisor {
                 self.blame(failure);
                 self.take(Input::AgentLost);
             }
+            Done::Saved(ticket, saved) => self.saved(ticket, saved),
             Done::MainEnded(Err(failure)) => self.main_lost(failure),
             Done::Signalled { signal, ticket, sent } => {
                 if sent {
@@ -289,7 +310,8 @@ impl Supervisor {
     fn main_started(&mut self, started: Result<Running, NotStarted>) {
         match started {
             Ok(Running { pid, ended }) => {
-                self.status.main = Some(MainStatus { pid, started_ns: now_ns(), exit: None });
+                let started_ns = self.carried.take().map_or_else(now_ns, |main| main.started_ns);
+                self.status.main = Some(MainStatus { pid, started_ns, exit: None });
                 self.jobs.push(Box::pin(async move { Done::MainEnded(ended.await) }));
                 self.tell(Action::Start, None);
                 self.take(Input::MainStarted);

@@ -98,6 +98,8 @@ pub struct StartRecord {
     pub template: Option<String>,
     /// Why it was not restored, where it should have been, or that its template had to be made.
     pub note: Option<String>,
+    /// What it goes on from, in words for people, if it was saved as a sandbox's.
+    pub saved: Option<String>,
 }
 
 /// A step of a start.
@@ -178,7 +180,9 @@ impl Record {
             (
                 "start",
                 self.start.as_ref().is_none_or(|start| {
-                    start.template.as_deref().is_none_or(bounded) && start.note.as_deref().is_none_or(bounded)
+                    [&start.template, &start.note, &start.saved]
+                        .into_iter()
+                        .all(|text| text.as_deref().is_none_or(bounded))
                 }),
             ),
             ("phases", self.phases.len() <= PHASES && self.phases.iter().all(|phase| bounded(&phase.name))),
@@ -207,6 +211,7 @@ impl Record {
         if let Some(start) = &mut self.start {
             start.template = start.template.as_deref().map(|template| cut(template, WORDS));
             start.note = start.note.as_deref().map(|note| cut(note, WORDS));
+            start.saved = start.saved.as_deref().map(|saved| cut(saved, WORDS));
         }
         self.cause = self.cause.as_deref().map(|cause| cut(cause, CAUSE));
     }
@@ -248,7 +253,11 @@ mod tests {
             }),
             supervisor_pid: Some(12),
             engine_pids: vec![ProcessRecord { role: "engine".to_owned(), pid: 13, start_time: 99 }],
-            start: Some(StartRecord { template: Some("0a".to_owned()), note: Some("made".to_owned()) }),
+            start: Some(StartRecord {
+                template: Some("0a".to_owned()),
+                note: Some("made".to_owned()),
+                saved: None,
+            }),
             phases: vec![PhaseRecord { name: "boot".to_owned(), took_us: 5, in_guest: false }],
             ..Record::created().starting()
         }
@@ -291,8 +300,8 @@ mod tests {
     #[test]
     fn another_format_and_a_half_document_are_refused() {
         let text = serde_json::to_string(&full()).unwrap();
-        let other = text.replace("\"format\":3", "\"format\":4");
-        assert!(matches!(Record::parse(other.as_bytes()), Err(DocumentError::Format { found: 4 })));
+        let other = text.replace(&format!("\"format\":{FORMAT}"), "\"format\":99");
+        assert!(matches!(Record::parse(other.as_bytes()), Err(DocumentError::Format { found: 99 })));
         assert!(matches!(Record::parse(&text.as_bytes()[..text.len() / 2]), Err(DocumentError::Shape(_))));
         let unknown = text.replace("\"cause\"", "\"cuase\"");
         assert!(matches!(Record::parse(unknown.as_bytes()), Err(DocumentError::Shape(_))));

@@ -11,6 +11,7 @@ use tonic::{Request, Response};
 
 use crate::connection::{Ask, Reply, Role, View};
 use crate::life::Request as Asked;
+use crate::save::SaveRequest;
 
 /// Serves the calls of one client.
 #[derive(Debug)]
@@ -27,9 +28,13 @@ impl Service {
     }
 
     async fn ask(&self, request: Asked, remove: bool) -> Result<Reply, tonic::Status> {
+        self.send(|reply| Ask::Request { request, remove, reply }).await
+    }
+
+    async fn send(&self, ask: impl FnOnce(oneshot::Sender<Reply>) -> Ask) -> Result<Reply, tonic::Status> {
         let (reply, answer) = oneshot::channel();
         let gone = || tonic::Status::unavailable("the supervisor is ending");
-        self.view.asks.send(Ask::Request { request, remove, reply }).await.map_err(|_| gone())?;
+        self.view.asks.send(ask(reply)).await.map_err(|_| gone())?;
         match answer.await.map_err(|_| gone())? {
             Reply::Refused(refusal) => Err(tonic::Status::failed_precondition(refusal.to_string())),
             other => Ok(other),
@@ -61,7 +66,7 @@ impl Supervisor for Service {
     ) -> Result<Response<v1::StartMainResponse>, tonic::Status> {
         let failure = match self.ask(Asked::StartMain, false).await? {
             Reply::MainRefused(failure) => failure,
-            Reply::Done | Reply::Refused(_) => Vec::new(),
+            _ => Vec::new(),
         };
         Ok(Response::new(v1::StartMainResponse { failure }))
     }
@@ -117,6 +122,18 @@ impl Supervisor for Service {
     ) -> Result<Response<v1::ResumeResponse>, tonic::Status> {
         self.ask(Asked::Resume, false).await?;
         Ok(Response::new(v1::ResumeResponse {}))
+    }
+
+    async fn save(
+        &self,
+        request: Request<v1::SaveRequest>,
+    ) -> Result<Response<v1::SaveResponse>, tonic::Status> {
+        let request = SaveRequest::try_from(request.into_inner()).map_err(tonic::Status::invalid_argument)?;
+        match self.send(|reply| Ask::Save { request, reply }).await? {
+            Reply::Saved(outcome) => Ok(Response::new(outcome.into())),
+            Reply::NotSaved(why) => Err(tonic::Status::aborted(why)),
+            _ => Err(tonic::Status::internal("an answer to something else")),
+        }
     }
 }
 

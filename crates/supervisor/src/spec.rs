@@ -11,7 +11,7 @@ use crate::document::{self, DocumentError};
 use crate::name::SandboxId;
 
 /// The format this version writes; any other is refused.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// What a sandbox is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct SandboxSpec {
     pub initramfs: PathBuf,
     /// The image's root filesystem, EROFS.
     pub rootfs: PathBuf,
+    /// Its digest.
+    pub rootfs_digest: String,
     /// What the guest calls itself.
     pub hostname: String,
     /// Whether the root filesystem refuses writes.
@@ -67,6 +69,9 @@ pub struct SandboxSpec {
     pub labels: BTreeMap<String, String>,
     /// Where machines are kept that have booted to where this one's agent would be ready; without it, it boots each time.
     pub templates: Option<TemplateCache>,
+    /// What it goes on from, in words for people, each time it is started: a saved machine in its own directory. Then there is
+    /// no boot, and no template.
+    pub saved: Option<String>,
 }
 
 /// Where templates are kept.
@@ -79,8 +84,6 @@ pub struct TemplateCache {
     pub limit: u64,
     /// A name of what the machine boots from, that nothing else has.
     pub boot: String,
-    /// The same of its root filesystem.
-    pub rootfs: String,
     /// What runs before the machine is saved.
     pub warm_up: WarmUp,
 }

@@ -20,6 +20,8 @@ pub enum State {
     Paused,
     /// The guest's processors are being set going again.
     Resuming,
+    /// It is being saved, and stands still for a part of that.
+    Saving,
     /// The machine is being ended.
     Stopping,
     /// The machine is gone, as it should be.
@@ -49,6 +51,7 @@ impl fmt::Display for State {
             Self::Pausing => "pausing",
             Self::Paused => "paused",
             Self::Resuming => "resuming",
+            Self::Saving => "saving",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
@@ -65,6 +68,12 @@ pub enum Refusal {
     /// Its guest stands still.
     #[error("the sandbox is paused; resume it first")]
     Paused,
+    /// It is on its way from running to paused.
+    #[error("the sandbox is just being paused")]
+    Pausing,
+    /// It is being saved.
+    #[error("the sandbox is just being saved")]
+    Saving,
     /// It is on its way from paused to running.
     #[error("the sandbox is just being resumed")]
     Resuming,

@@ -62,13 +62,13 @@ pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord),
                     Instead::Boot => launcher.boot().await?,
                     Instead::BootAndWarmUp => warm.cold().await?,
                 };
-                return Ok((running, StartRecord { template: None, note: Some(why) }));
+                return Ok((running, StartRecord { note: Some(why), ..StartRecord::default() }));
             }
         };
         match warm.restore(files).await? {
             Ok(running) => {
                 let template = Some(warm.key.id().to_string());
-                return Ok((running, StartRecord { template, note }));
+                return Ok((running, StartRecord { template, note, saved: None }));
             }
             Err(why) => {
                 let why = format!("its template did not work: {why}");
@@ -78,7 +78,7 @@ pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord),
             }
         }
     }
-    Ok((warm.cold().await?, StartRecord { template: None, note }))
+    Ok((warm.cold().await?, StartRecord { note, ..StartRecord::default() }))
 }
 
 fn key(launcher: &Launcher, cache: &TemplateCache) -> TemplateKey {
@@ -89,7 +89,7 @@ fn key(launcher: &Launcher, cache: &TemplateCache) -> TemplateKey {
         cpus: spec.cpus,
         memory_mib: spec.memory_mib,
         boot: cache.boot.clone(),
-        rootfs: cache.rootfs.clone(),
+        rootfs: spec.rootfs_digest.clone(),
         warm_up: if cache.warm_up.is_empty() {
             String::new()
         } else {
@@ -177,7 +177,7 @@ impl Warm<'_> {
                 why: format!("no template could be made: {why}"),
             });
         }
-        let Running { machine, session: heard } = booted;
+        let Running { machine, session: heard, .. } = booted;
         drop(heard);
         sleep(REST).await;
 
@@ -201,8 +201,11 @@ impl Warm<'_> {
                 let why = format!("no template could be made: {why}");
                 machine.resume().await.map_err(|error| Failure::control(&error))?;
                 let session = session(&*machine, BACK_WITHIN).await?;
-                session.set_clock().await.map_err(|error| Failure::call(&error))?;
-                Ok(Found::Not { instead: Instead::Booted(Box::new(Running { machine, session })), why })
+                session.go_on().await.map_err(|error| Failure::call(&error))?;
+                Ok(Found::Not {
+                    instead: Instead::Booted(Box::new(Running { machine, session, base: None })),
+                    why,
+                })
             }
         }
     }
@@ -215,7 +218,7 @@ impl Warm<'_> {
             if let Err(why) = warm_up::prepare(&running, &self.cache.warm_up).await {
                 complain(&why);
             }
-            running.session.set_clock().await.map_err(|error| Failure::call(&error))?;
+            running.session.go_on().await.map_err(|error| Failure::call(&error))?;
         }
         Ok(running)
     }
@@ -255,6 +258,6 @@ impl Warm<'_> {
 }
 
 /// An error and its causes in a line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     Failure::new(FailureKind::Launch, error.to_string(), error.source()).line()
 }

@@ -107,9 +107,10 @@ pub(super) async fn start(sandbox: &mut Sandbox, report: &Report) -> Result<(), 
         report.tell(&name, phase.took);
     }
     if let Some(start) = &status.start {
-        let how = match &start.template {
-            Some(template) => format!("warm start, from template {template}"),
-            None => "cold start".to_owned(),
+        let how = match (&start.saved, &start.template) {
+            (Some(saved), _) => format!("it goes on from {saved}"),
+            (None, Some(template)) => format!("warm start, from template {template}"),
+            (None, None) => "cold start".to_owned(),
         };
         match (&start.template, &start.note) {
             // Whoever might have had a warm one hears why not.
@@ -120,6 +121,9 @@ pub(super) async fn start(sandbox: &mut Sandbox, report: &Report) -> Result<(), 
     }
     for (role, pid) in &status.processes {
         report.note(&format!("{role} has process id {pid}"));
+    }
+    if !sandbox.has_main() {
+        return Ok(());
     }
     let started = report.step("command started", sandbox.start_main()).await;
     started.map_err(|error| library_failure::of(&error))

@@ -1,8 +1,8 @@
-//! `cellule start`: starts sandboxes that were made before, or that have ended.
+//! `cellule start`: starts sandboxes that were made before, or that have ended; or a new one from a snapshot.
 
 use std::process::ExitCode;
 
-use cellule::{Host, Sandbox};
+use cellule::{Host, Sandbox, SandboxName, SnapshotName};
 
 use super::attach;
 use crate::attached::died_of;
@@ -12,12 +12,18 @@ use crate::relay::Signals;
 use crate::report::Report;
 use crate::{completion, host, library_failure};
 
-/// Start sandboxes that do not run
+/// Start sandboxes that do not run, or a new one from a snapshot
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Names, or what ids begin with
-    #[arg(required = true, value_name = "SANDBOX", add = completion::sandbox())]
+    #[arg(required_unless_present = "from", value_name = "SANDBOX", add = completion::sandbox())]
     sandboxes: Vec<String>,
+    /// Make a sandbox that goes on from this snapshot, start it, and print its id
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "sandboxes", add = completion::snapshot())]
+    from: Option<SnapshotName>,
+    /// Name the sandbox that goes on from a snapshot
+    #[arg(long, requires = "from")]
+    name: Option<SandboxName>,
     /// Stay with the command and exit as it does
     #[arg(short, long)]
     attach: bool,
@@ -39,6 +45,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 async fn start_all(arguments: Arguments) -> Result<ExitCode, Failure> {
     let host = host::locate()?;
     let mut signals = Signals::catch().map_err(|error| Failure::because("cannot catch signals", &error))?;
+    if let Some(snapshot) = &arguments.from {
+        let launched = host.launch_from(snapshot, arguments.name.clone()).await;
+        let mut sandbox = launched.map_err(|error| library_failure::of(&error))?;
+        if arguments.attach || arguments.interactive {
+            return attach::started(sandbox, arguments.interactive, arguments.detach_keys, &mut signals)
+                .await;
+        }
+        tokio::select! {
+            going = go_on(&mut sandbox) => going?,
+            signal = signals.next() => return Err(died_of(signal)),
+        }
+        crate::answer(&format!("{}\n", sandbox.id()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if arguments.attach || arguments.interactive {
         let [name] = arguments.sandboxes.as_slice() else {
             return Err(Failure::new("only one sandbox can be attached to"));
@@ -75,13 +95,16 @@ async fn launch(host: &Host, name: &str) -> Result<Sandbox, Failure> {
 
 /// Starts one and lets go of it. One that runs already is as it should be, by Docker's habit.
 async fn start_one(host: &Host, name: &str) -> Result<(), Failure> {
-    let failed = |error: cellule::Error| library_failure::of(&error);
-    if host.find(name).map_err(failed)?.is_live() {
+    if host.find(name).map_err(|error| library_failure::of(&error))?.is_live() {
         return Ok(());
     }
-    let mut sandbox = launch(host, name).await?;
-    super::run::start(&mut sandbox, &Report::new(false, false)).await?;
-    sandbox.detach().await.map_err(failed)
+    go_on(&mut launch(host, name).await?).await
+}
+
+/// Waits until one that was launched runs, and lets go of it.
+async fn go_on(sandbox: &mut Sandbox) -> Result<(), Failure> {
+    super::run::start(sandbox, &Report::new(false, false)).await?;
+    sandbox.detach().await.map_err(|error| library_failure::of(&error))
 }
 
 /// Starts one again that has ended.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::UNIX_EPOCH;
 
-use cellule::{Builder, Template, TemplateError, TemplateState, Templates};
+use cellule::{Builder, SnapshotError, Template, TemplateState, Templates};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -71,10 +71,10 @@ fn prune(templates: &Templates, all: bool) -> Result<(), Failure> {
     crate::answer(&format!("freed {}\n", show_size(removed.iter().map(|(_, bytes)| bytes).sum())))
 }
 
-fn failed(message: &str, error: &TemplateError) -> Failure {
+fn failed(message: &str, error: &SnapshotError) -> Failure {
     let failure = Failure::because(message, error);
     match error {
-        TemplateError::NoSuchTemplate(_) => failure.hint("cellule template ls lists those that there are"),
+        SnapshotError::NoSuchTemplate(_) => failure.hint("cellule template ls lists those that there are"),
         _ => failure,
     }
 }
@@ -101,6 +101,7 @@ struct Shown {
 impl Shown {
     fn of(template: &Template, now: i64) -> Self {
         let manifest = template.manifest.as_ref();
+        let made_of = manifest.and_then(cellule::Manifest::template);
         let used = template.used.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (state, cause) = match &template.state {
             TemplateState::Ready => ("ready", None),
@@ -110,9 +111,9 @@ impl Shown {
             id: template.id.to_string(),
             state,
             cause,
-            image: manifest.map(|manifest| manifest.label.clone()),
-            cpus: manifest.map(|manifest| manifest.key.cpus),
-            memory_bytes: manifest.map(|manifest| manifest.key.memory_mib << 20),
+            image: made_of.map(|made_of| made_of.label.clone()),
+            cpus: made_of.map(|made_of| made_of.key.cpus),
+            memory_bytes: made_of.map(|made_of| made_of.key.memory_mib << 20),
             disk_bytes: template.disk_bytes,
             created_ns: manifest.map(|manifest| manifest.saved_ns),
             used_ns: i64::try_from(used.as_nanos()).unwrap_or(i64::MAX),

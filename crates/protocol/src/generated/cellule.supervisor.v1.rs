@@ -30,6 +30,9 @@ pub struct Start {
     /// Why it was not restored, where it should have been, or that its template had to be made.
     #[prost(string, tag = "2")]
     pub note: ::prost::alloc::string::String,
+    /// The name of the sandbox whose saved machine went on; empty if it was none.
+    #[prost(string, tag = "3")]
+    pub saved: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MainProgram {
@@ -70,6 +73,33 @@ pub struct PauseResponse {}
 pub struct ResumeRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResumeResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SaveRequest {
+    /// An empty directory: an absolute path.
+    #[prost(string, tag = "1")]
+    pub dir: ::prost::alloc::string::String,
+    /// Whether all of the memory is written, so that those that go on from it share it; else what differs from the memory that
+    /// the sandbox's machine began with.
+    #[prost(bool, tag = "2")]
+    pub whole: bool,
+    /// Whether it must outlive a crash of the host.
+    #[prost(bool, tag = "3")]
+    pub durable: bool,
+    #[prost(map = "string, string", tag = "4")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SaveResponse {
+    /// For how long the sandbox's programs stood still.
+    #[prost(uint64, tag = "1")]
+    pub paused_us: u64,
+    /// What was copied of its memory meanwhile.
+    #[prost(uint64, tag = "2")]
+    pub copied_bytes: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Phase {
     #[prost(string, tag = "1")]
@@ -206,6 +236,7 @@ pub enum State {
     Pausing = 6,
     Paused = 7,
     Resuming = 8,
+    Saving = 9,
 }
 impl State {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -223,6 +254,7 @@ impl State {
             Self::Pausing => "PAUSING",
             Self::Paused => "PAUSED",
             Self::Resuming => "RESUMING",
+            Self::Saving => "SAVING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -237,6 +269,7 @@ impl State {
             "PAUSING" => Some(Self::Pausing),
             "PAUSED" => Some(Self::Paused),
             "RESUMING" => Some(Self::Resuming),
+            "SAVING" => Some(Self::Saving),
             _ => None,
         }
     }
@@ -488,6 +521,29 @@ pub mod supervisor_client {
                 .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Resume"));
             self.inner.unary(req, path, codec).await
         }
+        /// Saves the sandbox as it is at one moment into a directory of the client's, and lets it go on. One that is paused stays so.
+        /// The answer comes when the directory is complete.
+        pub async fn save(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SaveRequest>,
+        ) -> std::result::Result<tonic::Response<super::SaveResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/Save",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Save"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -549,6 +605,12 @@ pub mod supervisor_server {
             &self,
             request: tonic::Request<super::ResumeRequest>,
         ) -> std::result::Result<tonic::Response<super::ResumeResponse>, tonic::Status>;
+        /// Saves the sandbox as it is at one moment into a directory of the client's, and lets it go on. One that is paused stays so.
+        /// The answer comes when the directory is complete.
+        async fn save(
+            &self,
+            request: tonic::Request<super::SaveRequest>,
+        ) -> std::result::Result<tonic::Response<super::SaveResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct SupervisorServer<T> {
@@ -919,6 +981,49 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/Save" => {
+                    #[allow(non_camel_case_types)]
+                    struct SaveSvc<T: Supervisor>(pub Arc<T>);
+                    impl<T: Supervisor> tonic::server::UnaryService<super::SaveRequest>
+                    for SaveSvc<T> {
+                        type Response = super::SaveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SaveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::save(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SaveSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,20 +1,18 @@
 //! A template in the making.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use cellule_engine::SavedMachine;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use tempfile::TempDir;
 
-use super::{TEMPORARY, Templates, entries, remove_dir};
+use super::Templates;
+use crate::directory::{self, Unfinished, try_lock};
 use crate::error::Error;
-use crate::files::{SavedFiles, sync_dir};
+use crate::files::{SavedFiles, Subject, TemplateSubject};
 use crate::key::TemplateKey;
+use crate::saving::{Durability, Extent, Saving};
 
 /// What came of the wish to make a template.
 #[derive(Debug)]
@@ -32,9 +30,8 @@ pub enum Making {
 pub struct Draft {
     templates: Templates,
     key: TemplateKey,
-    dir: TempDir,
-    /// Held: see [`Templates::sweep`].
-    _alive: File,
+    saving: Saving,
+    dir: Unfinished,
     _lock: File,
 }
 
@@ -55,19 +52,9 @@ impl Templates {
         if let Some(files) = self.find(key)? {
             return Ok(Making::Made(files));
         }
-        self.sweep()?;
-        let dir = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&self.dir);
-        let dir = dir.map_err(Error::io("make a directory in", &self.dir))?;
-        let alive = File::open(dir.path()).map_err(Error::io("open", dir.path()))?;
-        // A sweep may have been faster, and then the directory is gone: what is made in it says so.
-        try_lock(&alive).map_err(Error::io("lock", dir.path()))?;
-        Ok(Making::Yours(Draft {
-            templates: self.clone(),
-            key: key.clone(),
-            dir,
-            _alive: alive,
-            _lock: lock,
-        }))
+        let dir = Unfinished::begin(&self.dir)?;
+        let saving = Saving::begin(dir.path(), None, Extent::Whole)?;
+        Ok(Making::Yours(Draft { templates: self.clone(), key: key.clone(), saving, dir, _lock: lock }))
     }
 
     /// Removes what makers that died left half made.
@@ -75,22 +62,7 @@ impl Templates {
     /// # Errors
     /// The directory cannot be read, or something of it not removed.
     pub fn sweep(&self) -> Result<(), Error> {
-        for path in entries(&self.dir)? {
-            let ours = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(|name| name.starts_with(TEMPORARY));
-            let abandoned = || File::open(&path).is_ok_and(|dir| try_lock(&dir).unwrap_or(false));
-            if ours && abandoned() {
-                match fs::remove_dir_all(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(Error::io("remove", &path)(error));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
+        directory::sweep(&self.dir)
     }
 }
 
@@ -98,9 +70,9 @@ impl Draft {
     /// An empty file for the memory.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Its descriptor cannot be copied.
     pub fn memory(&self) -> Result<File, Error> {
-        SavedFiles::memory_file(self.dir.path())
+        self.saving.memory()
     }
 
     /// Puts the template in use: `saved` has all of its memory in the file that [`memory`](Self::memory) gave. Others go if
@@ -110,18 +82,15 @@ impl Draft {
     /// It cannot be written; then nothing is left of it.
     pub fn publish(self, label: &str, saved: &SavedMachine) -> Result<SavedFiles, Error> {
         let id = self.key.id();
-        let manifest = SavedFiles::write(self.dir.path(), &self.key, label, saved)?;
+        let subject = Subject::Template(TemplateSubject { key: self.key, label: label.to_owned() });
+        let manifest = self.saving.finish(subject, saved, Durability::Durable)?;
         let place = self.templates.ready(&id);
         // Only damage can be there: what can be used was found when this began.
-        remove_dir(&place)?;
-        remove_dir(&self.templates.failed(&id))?;
-        let draft = self.dir.keep();
-        let renamed = fs::rename(&draft, &place).map_err(Error::io("put in place", &place));
-        if renamed.is_err() {
-            _ = fs::remove_dir_all(&draft);
+        directory::remove(&place)?;
+        directory::remove(&self.templates.failed(&id))?;
+        if !self.dir.appear(&place)? {
+            return Err(Error::NameTaken(id.to_string()));
         }
-        renamed?;
-        sync_dir(&self.templates.dir)?;
         // It is there and can be used, whether or not others could be removed.
         _ = self.templates.make_room(&id);
         Ok(SavedFiles::at(place, manifest))
@@ -130,14 +99,5 @@ impl Draft {
     /// Where it is being made.
     pub fn path(&self) -> &Path {
         self.dir.path()
-    }
-}
-
-/// Whether nobody else has it locked; then it is locked from now on, for as long as the file is open.
-pub(super) fn try_lock(file: &File) -> io::Result<bool> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 
-use super::draft::try_lock;
-use super::{LOCK, TemplateState, Templates, entries};
+use super::{LOCK, TemplateState, Templates};
+use crate::directory::{entries, try_lock};
 use crate::error::Error;
 use crate::key::TemplateId;
 

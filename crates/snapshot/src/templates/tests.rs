@@ -76,7 +76,7 @@ fn what_is_published_is_found_and_loaded() {
     assert!(templates.find(&with_cpus(2)).unwrap().is_none());
     let list = templates.list().unwrap();
     assert_eq!((list.len(), &list[0].state), (1, &TemplateState::Ready));
-    assert_eq!(list[0].manifest.as_ref().unwrap().label, "an image");
+    assert_eq!(list[0].manifest.as_ref().unwrap().template().unwrap().label, "an image");
     assert!(list[0].disk_bytes >= u64::from(PAGES) * 4096 && list[0].disk_bytes < MemorySize::MIN.bytes());
 }
 
@@ -116,8 +116,8 @@ fn damage_of_each_kind_is_told_and_what_is_set_aside_is_made_anew() {
         ("manifest", |dir| fs::write(dir.join("manifest.json"), b"{}").unwrap()),
         ("format 99", |dir| {
             let text = fs::read_to_string(dir.join("manifest.json")).unwrap();
-            fs::write(dir.join("manifest.json"), text.replacen("\"format\": 1", "\"format\": 99", 1))
-                .unwrap();
+            let ours = format!("\"format\": {}", crate::FORMAT);
+            fs::write(dir.join("manifest.json"), text.replacen(&ours, "\"format\": 99", 1)).unwrap();
         }),
         ("something else", |dir| {
             let text = fs::read_to_string(dir.join("manifest.json")).unwrap();
@@ -133,8 +133,8 @@ fn damage_of_each_kind_is_told_and_what_is_set_aside_is_made_anew() {
             std::thread::sleep(Duration::from_millis(20));
             memory.write_all_at(b"x", 5000).unwrap();
         }),
-        ("devices is not", |dir| fs::write(dir.join("devices"), b"The state of devices").unwrap()),
-        ("devices is not", |dir| fs::write(dir.join("devices"), vec![0; 2 << 20]).unwrap()),
+        ("file devices is not", |dir| fs::write(dir.join("devices"), b"The state of devices").unwrap()),
+        ("file devices is not", |dir| fs::write(dir.join("devices"), vec![0; 2 << 20]).unwrap()),
     ];
     let (_top, templates) = templates(1 << 30);
     for (words, harm) in harms {
@@ -188,7 +188,7 @@ fn the_one_not_used_for_longest_makes_room() {
         .list()
         .unwrap()
         .iter()
-        .map(|template| template.manifest.as_ref().unwrap().key.cpus)
+        .map(|template| template.manifest.as_ref().unwrap().template().unwrap().key.cpus)
         .collect();
     assert_eq!(left, [3, 1]);
     // One that is larger than all may be stays, alone.

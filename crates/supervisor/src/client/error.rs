@@ -37,6 +37,12 @@ pub enum SandboxError {
     /// The sandbox failed or ended, for a reason that its supervisor told.
     #[error("{}", .0.message)]
     Failed(Box<Failure>),
+    /// The sandbox goes on, and was not saved.
+    #[error("the sandbox was not saved: {why}")]
+    NotSaved {
+        /// The supervisor's words.
+        why: String,
+    },
     /// The sandbox does not do this now, for this reason.
     #[error("{message}")]
     Refused {

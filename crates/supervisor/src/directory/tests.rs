@@ -20,6 +20,7 @@ pub(crate) fn spec() -> SandboxSpec {
         kernel: "/k".into(),
         initramfs: "/i".into(),
         rootfs: "/r".into(),
+        rootfs_digest: "sha256:0".into(),
         hostname: "h".into(),
         read_only: false,
         tmpfs: Vec::new(),
@@ -33,6 +34,7 @@ pub(crate) fn spec() -> SandboxSpec {
         idle: None,
         labels: BTreeMap::new(),
         templates: None,
+        saved: None,
     }
 }
 
@@ -247,7 +249,7 @@ fn a_spec_that_is_not_ours_is_refused() {
         fs::write(&file, text).unwrap();
         dir.spec().unwrap_err()
     };
-    let format = read(&good.replace("\"format\": 3", "\"format\": 1"));
+    let format = read(&good.replace(&format!("\"format\": {FORMAT}"), "\"format\": 1"));
     assert!(
         matches!(format, DirectoryError::Damaged { source: DocumentError::Format { found: 1 }, .. }),
         "{format}"

@@ -20,6 +20,7 @@ impl Life {
             }
             Request::Pause => self.ask_pause(ticket),
             Request::Resume => self.ask_resume(ticket),
+            Request::Save => self.ask_save(ticket),
         };
         match asked {
             Ok(Some(answer)) => self.answer(ticket, answer),
@@ -35,9 +36,11 @@ impl Life {
             _ => return Err(Refusal::MainStarted),
         }
         match self.phase {
-            Phase::Starting => self.waiting.start = Some(ticket),
+            Phase::Starting | Phase::Saving { paused: None } => self.waiting.start = Some(ticket),
             Phase::Running => self.launch(ticket),
-            Phase::Pausing { .. } | Phase::Paused { .. } => return Err(Refusal::Paused),
+            Phase::Pausing { .. } | Phase::Paused { .. } | Phase::Saving { paused: Some(_) } => {
+                return Err(Refusal::Paused);
+            }
             Phase::Resuming => return Err(Refusal::Resuming),
             Phase::Stopping { .. } | Phase::Stopped | Phase::Failed => return Err(Refusal::Stopping),
         }
@@ -58,14 +61,22 @@ impl Life {
         match (self.main, self.phase) {
             (Main::Absent, _) => Err(Refusal::NoMain),
             (_, Phase::Starting) => Err(Refusal::Starting),
-            (_, Phase::Pausing { .. } | Phase::Paused { .. }) => Err(Refusal::Paused),
+            (_, Phase::Pausing { .. } | Phase::Paused { .. } | Phase::Saving { paused: Some(_) }) => {
+                Err(Refusal::Paused)
+            }
             (_, Phase::Resuming) => Err(Refusal::Resuming),
-            (Main::Running, Phase::Running | Phase::Stopping { stage: Stage::Asking, .. }) => {
+            // The agent hears of it as soon as the guest goes on.
+            (
+                Main::Running,
+                Phase::Running
+                | Phase::Saving { paused: None }
+                | Phase::Stopping { stage: Stage::Asking, .. },
+            ) => {
                 self.waiting.signal.push(ticket);
                 self.effects.push(Effect::Signal { signal, all: false, ticket: Some(ticket) });
                 Ok(None)
             }
-            (_, Phase::Running) => Err(Refusal::MainNotRunning),
+            (_, Phase::Running | Phase::Saving { paused: None }) => Err(Refusal::MainNotRunning),
             (_, Phase::Stopping { .. } | Phase::Stopped | Phase::Failed) => Err(Refusal::Stopping),
         }
     }
@@ -88,10 +99,27 @@ impl Life {
                 Ok(None)
             }
             Phase::Starting => Err(Refusal::Starting),
-            Phase::Pausing { .. } | Phase::Paused { .. } => Err(Refusal::Paused),
+            Phase::Pausing { .. } | Phase::Paused { .. } | Phase::Saving { paused: Some(_) } => {
+                Err(Refusal::Paused)
+            }
             Phase::Resuming => Err(Refusal::Resuming),
+            Phase::Saving { paused: None } => Err(Refusal::Saving),
             Phase::Stopping { .. } | Phase::Stopped | Phase::Failed => Err(Refusal::Stopping),
         }
+    }
+
+    /// It waits for one that was asked for before, and for a main program that is just being started.
+    fn ask_save(&mut self, ticket: Ticket) -> Result<Option<Answer>, Refusal> {
+        match self.phase {
+            Phase::Running | Phase::Paused { .. } | Phase::Saving { .. } => {}
+            Phase::Starting => return Err(Refusal::Starting),
+            Phase::Pausing { .. } => return Err(Refusal::Pausing),
+            Phase::Resuming => return Err(Refusal::Resuming),
+            Phase::Stopping { .. } | Phase::Stopped | Phase::Failed => return Err(Refusal::Stopping),
+        }
+        self.waiting.save.push(ticket);
+        self.save_next();
+        Ok(None)
     }
 
     pub(super) fn pause(&mut self, idle: bool) {
@@ -101,7 +129,10 @@ impl Life {
 
     fn ask_resume(&mut self, ticket: Ticket) -> Result<Option<Answer>, Refusal> {
         match &mut self.phase {
-            Phase::Starting | Phase::Running => return Err(Refusal::NotPaused),
+            Phase::Starting | Phase::Running | Phase::Saving { paused: None } => {
+                return Err(Refusal::NotPaused);
+            }
+            Phase::Saving { paused: Some(_) } => return Err(Refusal::Saving),
             Phase::Pausing { wake, .. } => *wake = true,
             Phase::Paused { .. } => self.resume(),
             Phase::Resuming => {}

@@ -17,6 +17,8 @@ const KILL: Duration = Duration::from_secs(10);
 pub(super) enum Stage {
     /// The guest is made to run, so that it can be asked. `still` while it is on its way to stand still.
     Thawing { still: bool },
+    /// It is just being saved. `still` if it stands still then.
+    Settling { still: bool },
     /// The main program was sent its signal, or will be once it has started.
     Asking,
     /// The main program was killed.
@@ -33,7 +35,7 @@ impl Life {
         if let Phase::Stopping { stage, .. } = self.phase {
             if grace.is_zero() {
                 self.kill_machine();
-            } else if matches!(stage, Stage::Asking | Stage::Thawing { .. }) {
+            } else if matches!(stage, Stage::Asking | Stage::Thawing { .. } | Stage::Settling { .. }) {
                 self.effects.push(Effect::Shorten(grace));
             }
             return;
@@ -55,6 +57,9 @@ impl Life {
                 self.effects.push(Effect::Resume);
             }
             Phase::Resuming if has_main => self.enter(Stage::Thawing { still: true }, grace),
+            Phase::Saving { paused } if has_main => {
+                self.enter(Stage::Settling { still: paused.is_some() }, grace);
+            }
             // Nobody in there who could be asked.
             _ => self.kill_machine(),
         }
@@ -108,6 +113,17 @@ impl Life {
         }
     }
 
+    pub(super) fn saved_while_stopping(&mut self) {
+        match self.stage() {
+            Some(Stage::Settling { still: true }) => {
+                self.advance(Stage::Thawing { still: true });
+                self.effects.push(Effect::Resume);
+            }
+            Some(Stage::Settling { still: false }) => self.ask_at_last(),
+            _ => {}
+        }
+    }
+
     pub(super) fn paused_while_stopping(&mut self) {
         if self.stage() == Some(Stage::Thawing { still: false }) {
             self.advance(Stage::Thawing { still: true });
@@ -117,10 +133,14 @@ impl Life {
 
     pub(super) fn resumed_while_stopping(&mut self) {
         if matches!(self.stage(), Some(Stage::Thawing { .. })) {
-            // The deadline stays: the time that it took was the program's.
-            self.advance(Stage::Asking);
-            if self.main == Main::Over { self.power_off(Duration::ZERO) } else { self.ask_main() }
+            self.ask_at_last();
         }
+    }
+
+    /// The guest runs now. The deadline stays: the time that it took was the program's.
+    fn ask_at_last(&mut self) {
+        self.advance(Stage::Asking);
+        if self.main == Main::Over { self.power_off(Duration::ZERO) } else { self.ask_main() }
     }
 
     fn stage(&self) -> Option<Stage> {

@@ -180,6 +180,65 @@ fn one_paused_for_want_of_use_goes_on_when_used() {
 }
 
 #[test]
+fn one_that_is_saved_is_again_as_it_was() {
+    let mut life = running(true);
+    assert_eq!(ask(&mut life, Request::Save), [Effect::Save { ticket: 1, paused: false }]);
+    assert_eq!((life.state(), life.gate()), (State::Saving, Gate::Wait));
+    assert_eq!(life.on(Input::Ask(2, Request::Pause)), [Effect::Answer(2, Answer::Refused(Refusal::Saving))]);
+    assert_eq!(life.on(Input::Saved(1)), [Effect::Answer(1, Answer::Saved)]);
+    assert_eq!((life.state(), life.gate()), (State::Running, Gate::Open));
+    ask(&mut life, Request::Pause);
+    life.on(Input::Paused);
+    assert_eq!(ask(&mut life, Request::Save), [Effect::Save { ticket: 1, paused: true }]);
+    assert_eq!(life.on(Input::Saved(1)), [Effect::Answer(1, Answer::Saved)]);
+    assert_eq!((life.state(), life.gate()), (State::Paused, Gate::Closed));
+}
+
+#[test]
+fn two_saves_are_made_one_after_the_other_and_a_start_waits_for_both() {
+    let mut life = Life::new(true, None);
+    assert_eq!(ask(&mut life, Request::Save), refused(Refusal::Starting));
+    life.on(Input::AgentReady);
+    assert_eq!(ask(&mut life, Request::Save), [Effect::Save { ticket: 1, paused: false }]);
+    assert_eq!(life.on(Input::Ask(2, Request::Save)), []);
+    assert_eq!(life.on(Input::Ask(3, Request::StartMain)), []);
+    assert_eq!(life.on(Input::Saved(1)), [Effect::Answer(1, Answer::Saved), Effect::StartMain]);
+    assert_eq!(
+        life.on(Input::MainStarted),
+        [Effect::Answer(3, Answer::Done), Effect::Save { ticket: 2, paused: false }],
+        "a main program that is just being started is half of something"
+    );
+    assert_eq!(life.on(Input::Saved(2)), [Effect::Answer(2, Answer::Saved)]);
+}
+
+#[test]
+fn one_that_is_just_being_saved_is_stopped_once_it_is_and_killed_at_once() {
+    let sigterm = Effect::Signal { signal: SIGTERM, all: false, ticket: None };
+    let saving = |paused| {
+        let mut life = running(true);
+        if paused {
+            ask(&mut life, Request::Pause);
+            life.on(Input::Paused);
+        }
+        ask(&mut life, Request::Save);
+        life
+    };
+    let refusal = Effect::Answer(1, Answer::Refused(Refusal::Stopping));
+    let mut life = saving(false);
+    assert_eq!(life.on(Input::Ask(2, stop(GRACE))), [Effect::Deadline(GRACE), refusal]);
+    assert_eq!(life.on(Input::Saved(1)), [sigterm]);
+    let mut life = saving(true);
+    assert_eq!(life.on(Input::Ask(2, stop(GRACE))), [Effect::Deadline(GRACE), refusal]);
+    assert_eq!(life.on(Input::Saved(1)), [Effect::Resume]);
+    assert_eq!(life.on(Input::Resumed), [sigterm]);
+    assert!(saving(true).on(Input::Ask(2, Request::Kill(SIGKILL))).contains(&Effect::Kill));
+    assert_eq!(
+        saving(false).on(Input::Ask(2, Request::Kill(15))),
+        [Effect::Signal { signal: 15, all: false, ticket: Some(2) }]
+    );
+}
+
+#[test]
 fn an_idle_one_is_stopped_in_order() {
     let effects = running(true).on(Input::Idle { pause: false });
     assert!(effects.contains(&Effect::Signal { signal: SIGTERM, all: false, ticket: None }), "{effects:?}");
@@ -243,6 +302,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => (0_u64..3, prop::option::of(1..20)).prop_map(|(seconds, signal)| Request::Stop { grace: Duration::from_secs(seconds), signal }),
         3 => Just(Request::Pause),
         3 => Just(Request::Resume),
+        3 => Just(Request::Save),
     ];
     let one = prop_oneof![
         10 => request.prop_map(Move::Ask),
@@ -358,7 +418,8 @@ impl World {
                 self.running = true;
                 self.take(Input::Resumed);
             }
-            Effect::Pause | Effect::Resume => self.take(Input::AgentLost),
+            Effect::Save { ticket, .. } if well => self.take(Input::Saved(ticket)),
+            Effect::Pause | Effect::Resume | Effect::Save { .. } => self.take(Input::AgentLost),
             Effect::PowerOff(_) if well => self.gone(true),
             Effect::Kill => self.gone(false),
             _ => {}
@@ -391,6 +452,12 @@ impl World {
                     self.mains += 1;
                     assert_eq!(self.mains, 1, "a second start of the main program");
                     assert_eq!(now, State::Running);
+                    self.under_way.push(effect);
+                }
+                Effect::Save { paused, .. } => {
+                    assert_eq!((now, paused), (State::Saving, !self.running));
+                    let saves = |effect: &Effect| matches!(effect, Effect::Save { .. });
+                    assert!(!self.under_way.iter().any(saves), "two saves at once");
                     self.under_way.push(effect);
                 }
                 Effect::Kill => {

@@ -8,7 +8,7 @@ use futures::stream::FuturesUnordered;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-use super::{Clocks, Supervisor, Teller};
+use super::{Clocks, Saves, Supervisor, Teller};
 use crate::activity::Activity;
 use crate::connection::{self, Role, View};
 use crate::directory::{DirectoryError, LOGS, SandboxDir};
@@ -80,6 +80,8 @@ pub async fn supervise(dir: SandboxDir, spec: SandboxSpec, owner: UnixStream) ->
         asked_to_stop: false,
         tickets: HashMap::new(),
         next_ticket: 0,
+        saves: Saves::default(),
+        carried: None,
         refusal: Vec::new(),
         pending: VecDeque::new(),
         start: Some(start),

@@ -1,6 +1,7 @@
 //! Does what the state asks for. What takes time becomes a job.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cellule_protocol::client::ExecId;
@@ -12,6 +13,8 @@ use crate::failure::{Failure, FailureKind};
 use crate::life::{Answer, Effect, Input};
 use crate::main_program;
 
+/// How long programs may take to stand still before a pause.
+const HOLD: Duration = Duration::from_secs(2);
 /// How long a guest that goes on may take to answer.
 const AWAKE: Duration = Duration::from_secs(30);
 
@@ -32,6 +35,7 @@ impl Supervisor {
             }
             Effect::Pause => self.pause(),
             Effect::Resume => self.resume(),
+            Effect::Save { ticket, paused } => self.save(ticket, paused),
             Effect::PowerOff(grace) => {
                 if let Some(session) = self.session.borrow().clone() {
                     self.jobs.push(Box::pin(async move {
@@ -48,7 +52,11 @@ impl Supervisor {
                 let reply = match answer {
                     Answer::Done => Reply::Done,
                     Answer::MainRefused => Reply::MainRefused(self.refusal.clone()),
-                    Answer::Refused(refusal) => Reply::Refused(refusal),
+                    Answer::Saved => self.saves.reply(ticket),
+                    Answer::Refused(refusal) => {
+                        self.saves.forget(ticket);
+                        Reply::Refused(refusal)
+                    }
                 };
                 return self.tickets.remove(&ticket).map(|sender| (sender, reply));
             }
@@ -69,14 +77,25 @@ impl Supervisor {
     fn start_main(&mut self) {
         let (session, hub) = (self.session.borrow().clone(), self.hub.clone());
         if let (Some(session), Some(main), Some(hub)) = (session, self.spec.main.clone(), hub) {
-            let start = main_program::start(session, main, hub);
-            self.jobs.push(Box::pin(async move { Done::MainStarted(start.await) }));
+            let carried = self.carried.clone();
+            self.jobs.push(Box::pin(async move {
+                Done::MainStarted(match carried {
+                    Some(carried) => main_program::join(session, main, hub, carried).await,
+                    None => main_program::start(session, main, hub).await,
+                })
+            }));
         }
     }
 
+    /// Its programs are held first, so that what is saved of it while it stands still can be another sandbox's.
     fn pause(&mut self) {
-        if let Some(machine) = self.machine.clone() {
+        let session = self.session.borrow().clone();
+        let held = Arc::clone(&self.saves.held);
+        if let (Some(machine), Some(session)) = (self.machine.clone(), session) {
             self.jobs.push(Box::pin(async move {
+                // A guest whose agent does not answer stands still all the same.
+                let well = matches!(tokio::time::timeout(HOLD, session.hold()).await, Ok(Ok(())));
+                held.store(well, Ordering::Relaxed);
                 Done::Paused(machine.pause().await.map_err(|error| Failure::control(&error)))
             }));
         }
@@ -89,11 +108,12 @@ impl Supervisor {
                 let resume = async {
                     machine.resume().await.map_err(|error| Failure::control(&error))?;
                     // Its clock stood still.
-                    session.handshake(None).await.map_err(|error| Failure::call(&error))
+                    session.handshake(None).await.map_err(|error| Failure::call(&error))?;
+                    session.go_on().await.map_err(|error| Failure::call(&error))
                 };
                 let silent = || Failure::new(FailureKind::AgentSilent, "the guest does not go on", None);
                 let resumed = tokio::time::timeout(AWAKE, resume).await.unwrap_or_else(|_| Err(silent()));
-                Done::Resumed(resumed.map(drop))
+                Done::Resumed(resumed)
             }));
         }
     }

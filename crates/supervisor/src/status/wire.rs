@@ -42,6 +42,7 @@ impl From<&Status> for v1::Status {
             start: status.start.as_ref().map(|start| v1::Start {
                 template: start.template.clone().unwrap_or_default(),
                 note: start.note.clone().unwrap_or_default(),
+                saved: start.saved.clone().unwrap_or_default(),
             }),
         }
     }
@@ -78,9 +79,11 @@ impl TryFrom<v1::Status> for Status {
         let said = |text: String| Some(text).filter(|text| !text.is_empty());
         Ok(Self {
             state,
-            start: status
-                .start
-                .map(|start| StartRecord { template: said(start.template), note: said(start.note) }),
+            start: status.start.map(|start| StartRecord {
+                template: said(start.template),
+                note: said(start.note),
+                saved: said(start.saved),
+            }),
             phases: status.phases.into_iter().map(phase).collect(),
             failure,
             processes: status.processes.into_iter().map(|process| (process.role, process.pid)).collect(),
@@ -153,6 +156,7 @@ fn state_to_wire(state: State) -> v1::State {
         State::Pausing => v1::State::Pausing,
         State::Paused => v1::State::Paused,
         State::Resuming => v1::State::Resuming,
+        State::Saving => v1::State::Saving,
         State::Stopping => v1::State::Stopping,
         State::Stopped => v1::State::Stopped,
         State::Failed => v1::State::Failed,
@@ -166,6 +170,7 @@ fn state_from_wire(state: v1::State) -> Option<State> {
         v1::State::Pausing => State::Pausing,
         v1::State::Paused => State::Paused,
         v1::State::Resuming => State::Resuming,
+        v1::State::Saving => State::Saving,
         v1::State::Stopping => State::Stopping,
         v1::State::Stopped => State::Stopped,
         v1::State::Failed => State::Failed,
@@ -225,7 +230,11 @@ mod tests {
         };
         let status = Status {
             state: State::Failed,
-            start: Some(StartRecord { template: Some("0a".into()), note: None }),
+            start: Some(StartRecord {
+                template: Some("0a".into()),
+                note: None,
+                saved: Some("a fork".into()),
+            }),
             phases: vec![Phase { name: "boot".into(), took: Duration::from_millis(7), in_guest: true }],
             failure: Some(failure.with_console(b"panic\xff")),
             processes: vec![("supervisor".into(), 1), ("engine".into(), 2)],

@@ -1,0 +1,90 @@
+//! Sandboxes that go on from where one was saved: their specifications, and their directories before they are started.
+
+use cellule_image::Image;
+use cellule_supervisor::{SandboxDir, SandboxId, SandboxName, SandboxSpec};
+
+use crate::builder::{new_id, now_ns};
+use crate::{Error, Host, Sandbox};
+
+/// What another sandbox is made of that goes on from where this one was saved. `of` is what people call that.
+///
+/// It is a sandbox of its own: what told the first one from others is new, and its time begins now.
+pub(crate) fn spec_of_copy(saved: &SandboxSpec, of: String) -> Result<SandboxSpec, Error> {
+    let (id, now) = (new_id()?, now_ns());
+    let mut spec = SandboxSpec { created_ns: now, saved: Some(of), templates: None, ..saved.clone() };
+    spec.expires_ns = saved.expires_ns.map(|expires| {
+        let lifetime = expires.saturating_sub(saved.created_ns);
+        now.saturating_add(lifetime)
+    });
+    if saved.hostname == saved.id.as_str() {
+        spec.hostname = id.to_string();
+        let (old, new) = (hostname_variable(&saved.id), hostname_variable(&id));
+        let main = spec.main.iter_mut().flat_map(|main| &mut main.env);
+        for variable in spec.env.iter_mut().chain(main).filter(|variable| **variable == old) {
+            variable.clone_from(&new);
+        }
+    }
+    spec.id = id;
+    Ok(spec)
+}
+
+fn hostname_variable(id: &SandboxId) -> String {
+    format!("HOSTNAME={id}")
+}
+
+/// A sandbox that was made and not started. Dropped, nothing is left of it.
+#[derive(Debug)]
+pub(crate) struct Unstarted {
+    pub(crate) spec: SandboxSpec,
+    pub(crate) name: Option<SandboxName>,
+    pub(crate) dir: SandboxDir,
+}
+
+impl Unstarted {
+    pub(crate) fn make(host: &Host, spec: SandboxSpec, name: Option<SandboxName>) -> Result<Self, Error> {
+        let dir = host.sandboxes()?.create(&spec, name.as_ref())?.only_if_started();
+        Ok(Self { spec, name, dir })
+    }
+
+    /// Starts its machine; `image` is held until that holds it itself.
+    pub(crate) async fn launch(self, host: &Host, image: Option<Image>) -> Result<Sandbox, Error> {
+        let Self { spec, name, dir } = self;
+        Sandbox::launch(host.clone(), spec, name, dir, &host.supervisor()?, image).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> serde_json::Value {
+        serde_json::json!({
+            "format": cellule_supervisor::FORMAT, "id": "0123456789ab", "image": "base", "image_digest": "sha256:1",
+            "created_ns": 1, "engine": "qemu", "engine_program": null, "cpus": 1, "memory_mib": 512,
+            "kernel": "/k", "initramfs": "/i", "rootfs": "/r", "rootfs_digest": "sha256:2", "hostname": "h",
+            "read_only": false, "tmpfs": [], "env": [], "working_dir": "/", "user": "", "main": null,
+            "stop_signal": null, "auto_remove": false, "expires_ns": null, "idle": null, "labels": {},
+            "templates": null, "saved": null,
+        })
+    }
+
+    #[test]
+    fn a_copy_is_a_sandbox_of_its_own() {
+        let mut first = SandboxSpec::parse(&serde_json::to_vec(&document()).unwrap()).unwrap();
+        first.hostname = first.id.to_string();
+        first.env = vec!["A=1".to_owned(), format!("HOSTNAME={}", first.id)];
+        first.expires_ns = Some(first.created_ns + 1000);
+        let copy = spec_of_copy(&first, "a fork of web".to_owned()).unwrap();
+        assert_ne!(copy.id, first.id);
+        assert_eq!(copy.hostname, copy.id.to_string());
+        assert_eq!(copy.env, ["A=1".to_owned(), format!("HOSTNAME={}", copy.id)]);
+        assert_eq!(copy.expires_ns, Some(copy.created_ns + 1000));
+        assert!(copy.created_ns > first.created_ns);
+        assert_eq!(copy.rootfs_digest, first.rootfs_digest);
+
+        first.hostname = "mine".to_owned();
+        first.expires_ns = None;
+        let copy = spec_of_copy(&first, String::new()).unwrap();
+        assert_eq!((copy.hostname.as_str(), copy.expires_ns), ("mine", None));
+    }
+}

@@ -1,0 +1,235 @@
+//! `cellule snapshot …`: sandboxes as they were at one moment.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::ExitCode;
+
+use cellule::{SavedSandbox, Snapshot, SnapshotError, SnapshotName, Snapshots};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::listing::{Listing, NoTrunc, Row};
+use crate::quantity::show_size;
+use crate::sandbox_options::label;
+use crate::{completion, host, json, library_failure, moment};
+
+/// Manage snapshots: sandboxes as they were at one moment, to start others from
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Save a sandbox as it is now, memory and all, and let it go on; prints the snapshot's name
+    Create {
+        /// The sandbox's name, or what its id begins with
+        #[arg(add = completion::sandbox())]
+        sandbox: String,
+        /// The snapshot's name; by default the sandbox's, with a number
+        name: Option<SnapshotName>,
+        /// A label, for whoever lists snapshots
+        #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = label)]
+        label: Vec<(String, String)>,
+        /// Say nothing but the name
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// List snapshots, the newest first
+    Ls {
+        #[command(flatten)]
+        listing: Listing,
+        #[command(flatten)]
+        trunc: NoTrunc,
+    },
+    /// Show all that is known of snapshots, as JSON
+    Inspect {
+        /// Their names
+        #[arg(required = true, value_name = "SNAPSHOT", add = completion::snapshot())]
+        snapshots: Vec<SnapshotName>,
+    },
+    /// Remove snapshots; sandboxes that were started from them are left alone
+    Rm {
+        /// Their names
+        #[arg(required = true, value_name = "SNAPSHOT", add = completion::snapshot())]
+        snapshots: Vec<SnapshotName>,
+    },
+    /// Remove old snapshots
+    Prune {
+        /// Keep this many of each sandbox, the newest
+        #[arg(long, value_name = "N")]
+        keep: usize,
+    },
+}
+
+pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Create { sandbox, name, label, quiet } => {
+            super::runtime()?.block_on(create(&sandbox, name, label.into_iter().collect(), quiet))
+        }
+        Command::Ls { listing, trunc } => list(&host::locate()?.snapshots(), listing, trunc.no_trunc),
+        Command::Inspect { snapshots: names } => inspect(&host::locate()?.snapshots(), &names),
+        Command::Rm { snapshots: names } => remove(&host::locate()?.snapshots(), &names),
+        Command::Prune { keep } => prune(&host::locate()?.snapshots(), keep),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(
+    sandbox: &str,
+    name: Option<SnapshotName>,
+    labels: BTreeMap<String, String>,
+    quiet: bool,
+) -> Result<(), Failure> {
+    let mut connected = host::connect(sandbox).await?;
+    let made = connected.snapshot(name, labels).await.map_err(|error| library_failure::of(&error))?;
+    crate::answer(&format!("{}\n", made.name))?;
+    if !quiet {
+        let paused = made.outcome.paused.as_secs_f64() * 1000.0;
+        let size = show_size(made.files.disk_bytes());
+        crate::say(&format!("{sandbox} stood still for {paused:.1} ms; the snapshot takes {size}\n"));
+    }
+    Ok(())
+}
+
+fn list(snapshots: &Snapshots, listing: Listing, full: bool) -> Result<(), Failure> {
+    let list = snapshots.list().map_err(|error| failed("cannot list the snapshots", &error))?;
+    let rows: Vec<Shown> = list.iter().map(Shown::of).collect();
+    crate::answer(&listing.render(&rows, full)?)
+}
+
+fn inspect(snapshots: &Snapshots, names: &[SnapshotName]) -> Result<(), Failure> {
+    let shown = names.iter().map(|name| {
+        let files =
+            snapshots.find(name).map_err(|error| failed(&format!("cannot inspect {name}"), &error))?;
+        let disk_bytes = files.disk_bytes();
+        Ok(Shown::of(&Snapshot { name: name.clone(), files: Ok(files), disk_bytes }))
+    });
+    crate::answer(&json::pretty(&shown.collect::<Result<Vec<_>, Failure>>()?)?)
+}
+
+fn remove(snapshots: &Snapshots, names: &[SnapshotName]) -> Result<(), Failure> {
+    for name in names {
+        snapshots.remove(name).map_err(|error| failed(&format!("cannot remove {name}"), &error))?;
+        crate::answer(&format!("{name}\n"))?;
+    }
+    Ok(())
+}
+
+fn prune(snapshots: &Snapshots, keep: usize) -> Result<(), Failure> {
+    let all = snapshots.list().map_err(|error| failed("cannot list the snapshots", &error))?;
+    let (mut seen, mut freed) = (HashMap::new(), 0);
+    // What cannot be read is nobody's, and stays: it is for a person to look at.
+    for snapshot in all.iter().filter(|snapshot| snapshot.files.is_ok()) {
+        let count = seen.entry(Shown::of(snapshot).sandbox).or_insert(0);
+        *count += 1;
+        if *count <= keep {
+            continue;
+        }
+        let name = &snapshot.name;
+        freed += snapshots.remove(name).map_err(|error| failed(&format!("cannot remove {name}"), &error))?;
+        crate::answer(&format!("deleted {name}\n"))?;
+    }
+    crate::answer(&format!("freed {}\n", show_size(freed)))
+}
+
+fn failed(message: &str, error: &SnapshotError) -> Failure {
+    let failure = Failure::because(message, error);
+    match error {
+        SnapshotError::NoSuchSnapshot(_) => failure.hint("cellule snapshot ls lists those that there are"),
+        _ => failure,
+    }
+}
+
+/// A snapshot as it is shown.
+#[derive(Debug, Serialize)]
+struct Shown {
+    name: String,
+    /// ready, or damaged.
+    state: &'static str,
+    /// What is wrong with it.
+    cause: Option<String>,
+    /// The sandbox, as it was called.
+    sandbox: Option<String>,
+    image: Option<String>,
+    image_digest: Option<String>,
+    cpus: Option<u32>,
+    memory_bytes: Option<u64>,
+    /// Whether its main program goes on.
+    main: Option<bool>,
+    created_ns: Option<i64>,
+    disk_bytes: u64,
+    labels: BTreeMap<String, String>,
+    /// The engine, its version and its machine, and the frequency of the clock: where it can go on.
+    origin: Option<String>,
+}
+
+impl Shown {
+    fn of(snapshot: &Snapshot) -> Self {
+        let mut shown = Self {
+            name: snapshot.name.to_string(),
+            state: "ready",
+            cause: None,
+            sandbox: None,
+            image: None,
+            image_digest: None,
+            cpus: None,
+            memory_bytes: None,
+            main: None,
+            created_ns: None,
+            disk_bytes: snapshot.disk_bytes,
+            labels: BTreeMap::new(),
+            origin: None,
+        };
+        let files = match &snapshot.files {
+            Ok(files) => files,
+            Err(error) => return shown.damaged(error),
+        };
+        let manifest = files.manifest();
+        shown.created_ns = Some(manifest.saved_ns);
+        shown.origin = Some(manifest.origin.to_string());
+        if let Some(subject) = manifest.sandbox() {
+            shown.sandbox = Some(subject.name.clone());
+            shown.labels.clone_from(&subject.labels);
+        }
+        match SavedSandbox::of(files) {
+            Ok(saved) => {
+                shown.image = Some(saved.spec.image);
+                shown.image_digest = Some(saved.spec.image_digest);
+                shown.cpus = Some(saved.spec.cpus);
+                shown.memory_bytes = Some(saved.spec.memory_mib << 20);
+                shown.main = Some(saved.main.is_some());
+                shown
+            }
+            Err(error) => shown.damaged(&error),
+        }
+    }
+
+    fn damaged(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let words: Vec<String> = causes.map(ToString::to_string).collect();
+        (self.state, self.cause) = ("damaged", Some(words.join(": ")));
+        self
+    }
+}
+
+impl Row<7> for Shown {
+    const HEADER: [&'static str; 7] =
+        ["SNAPSHOT", "SANDBOX", "IMAGE", "MEMORY", "ON DISK", "CREATED", "STATE"];
+
+    fn id(&self) -> String {
+        self.name.clone()
+    }
+
+    fn lines(&self, _full: bool) -> Vec<[String; 7]> {
+        let unknown = || "?".to_owned();
+        let state = match &self.cause {
+            Some(cause) => format!("{}: {cause}", self.state),
+            None => self.state.to_owned(),
+        };
+        let created = self.created_ns.map(|at| format!("{} ago", moment::since(at, moment::now())));
+        vec![[
+            self.name.clone(),
+            self.sandbox.clone().unwrap_or_else(unknown),
+            self.image.clone().unwrap_or_else(unknown),
+            self.memory_bytes.map_or_else(unknown, show_size),
+            show_size(self.disk_bytes),
+            created.unwrap_or_else(unknown),
+            state,
+        ]]
+    }
+}

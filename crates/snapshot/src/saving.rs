@@ -1,0 +1,141 @@
+//! A machine that is just being saved into a directory.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cellule_engine::SavedMachine;
+use rustix::fs::{AtFlags, CWD, linkat};
+
+use crate::error::Error;
+use crate::files::{
+    BASE, BaseRecord, DEVICES, FORMAT, MANIFEST, MEMORY, Manifest, PAGES, Subject, list_ranges, record_of,
+    sha256,
+};
+use crate::sparse;
+
+/// What of a machine's memory is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What differs from the memory that it began with, which is linked. All of it where that cannot be.
+    Changes,
+    /// All of it, so that those that go on from it share it.
+    Whole,
+}
+
+/// Whether what was saved must outlive a crash of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It must.
+    Durable,
+    /// It is used at once, or not at all.
+    Ephemeral,
+}
+
+/// A directory that gets a saved machine.
+#[derive(Debug)]
+pub struct Saving {
+    dir: PathBuf,
+    memory: File,
+    /// Whether the memory is to be laid over what was linked.
+    over_base: bool,
+}
+
+impl Saving {
+    /// Begins to save in `dir`, an empty directory, a machine whose memory was at first what is in `base`, or nothing but
+    /// zeros. All that takes time and can be done before the machine stands still is done here.
+    ///
+    /// # Errors
+    /// The files cannot be made.
+    pub fn begin(dir: &Path, base: Option<&File>, extent: Extent) -> Result<Self, Error> {
+        let path = dir.join(MEMORY);
+        let memory = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let memory = memory.map_err(Error::io("make", &path))?;
+        let mut over_base = false;
+        if let Some(base) = base {
+            over_base = extent == Extent::Changes && link(base, &dir.join(BASE)).is_ok();
+            if !over_base {
+                sparse::copy(base, &memory).map_err(Error::io("write", &path))?;
+            }
+        }
+        Ok(Self { dir: dir.to_path_buf(), memory, over_base })
+    }
+
+    /// The file that the engine saves the memory in.
+    ///
+    /// # Errors
+    /// Its descriptor cannot be copied.
+    pub fn memory(&self) -> Result<File, Error> {
+        self.memory.try_clone().map_err(Error::io("open", &self.dir.join(MEMORY)))
+    }
+
+    /// Completes the directory: `saved` has its pages in the file that [`memory`](Self::memory) gave. Returns what the
+    /// saved machine then says of itself.
+    ///
+    /// # Errors
+    /// Something cannot be written.
+    pub fn finish(
+        self,
+        subject: Subject,
+        saved: &SavedMachine,
+        durability: Durability,
+    ) -> Result<Manifest, Error> {
+        let write = |name: &str, bytes: &[u8]| write_file(&self.dir.join(name), bytes, durability);
+        let path = self.dir.join(MEMORY);
+        if durability == Durability::Durable {
+            self.memory.sync_all().map_err(Error::io("write", &path))?;
+        }
+        let base = if self.over_base {
+            let list = list_ranges(saved.changes.ranges());
+            write(PAGES, &list)?;
+            let memory = record_of(&saved.base).map_err(Error::io("look at", &self.dir.join(BASE)))?;
+            let changed_bytes = saved.changes.bytes();
+            Some(BaseRecord { memory, pages_sha256: sha256(&list), changed_bytes })
+        } else {
+            None
+        };
+        let manifest = Manifest {
+            format: FORMAT,
+            subject,
+            saved_ns: now_ns(),
+            origin: saved.origin.clone(),
+            memory: record_of(&self.memory).map_err(Error::io("look at", &path))?,
+            base,
+            devices_sha256: sha256(&saved.devices),
+        };
+        write(DEVICES, &saved.devices)?;
+        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other);
+        write(MANIFEST, &text.map_err(Error::io("write", &self.dir.join(MANIFEST)))?)?;
+        if durability == Durability::Durable {
+            sync_dir(&self.dir)?;
+        }
+        Ok(manifest)
+    }
+}
+
+/// Gives an open file another name. It must have one already, which nobody need know.
+fn link(file: &File, path: &Path) -> rustix::io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let of = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(CWD, of, CWD, path, AtFlags::SYMLINK_FOLLOW)
+}
+
+pub(crate) fn write_file(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Error> {
+    let write = || {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        if durability == Durability::Durable { file.sync_all() } else { Ok(()) }
+    };
+    write().map_err(Error::io("write", path))
+}
+
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("write", dir))
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

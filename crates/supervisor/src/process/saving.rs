@@ -1,0 +1,185 @@
+//! Saves the sandbox into a directory of a client's.
+//!
+//! ```text
+//!   files made ──▶ programs held ──▶ machine paused ──▶ devices and pages saved ──▶ resumed ──▶ released ──▶ files completed
+//!                  └───────────────────── its programs stand still ─────────────────────────┘
+//! ```
+//! Whatever fails between, the guest goes on; only one that does not is lost.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cellule_engine::{Machine, SavedMachine};
+use cellule_protocol::client::Session;
+use cellule_snapshot::{SandboxSubject, Saving, Subject};
+
+use super::{Done, Supervisor};
+use crate::connection::Reply;
+use crate::failure::{Failure, FailureKind};
+use crate::journal::Action;
+use crate::life::{Input, Ticket};
+use crate::machine::apart;
+use crate::save::{SaveOutcome, SaveRequest};
+use crate::saved::{SavedMain, SavedSandbox};
+use crate::warm::chain;
+
+/// How long all of it may take. A disk that is slower than a megabyte in a second is none.
+const WITHIN: Duration = Duration::from_secs(600);
+/// How long a guest may take to go on.
+const AWAKE: Duration = Duration::from_secs(30);
+
+/// What came of a save: the inner error is why there is none, the outer one why there is no guest either.
+pub(super) type Saved = Result<Result<SaveOutcome, String>, Failure>;
+
+/// What saving needs to know from one time to the next.
+#[derive(Debug, Default)]
+pub(super) struct Saves {
+    /// What the machine's memory was at first.
+    pub(super) base: Option<File>,
+    /// What is to be saved, or was and is not answered yet.
+    pub(super) asked: HashMap<Ticket, SaveRequest>,
+    done: HashMap<Ticket, Result<SaveOutcome, String>>,
+    /// Whether the programs of a paused guest were held before.
+    pub(super) held: Arc<AtomicBool>,
+}
+
+impl Saves {
+    /// It was refused.
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        self.asked.remove(&ticket);
+    }
+
+    /// What is answered.
+    pub(super) fn reply(&mut self, ticket: Ticket) -> Reply {
+        match self.done.remove(&ticket) {
+            Some(Ok(outcome)) => Reply::Saved(outcome),
+            Some(Err(why)) => Reply::NotSaved(why),
+            None => Reply::NotSaved("it was not saved".to_owned()),
+        }
+    }
+}
+
+impl Supervisor {
+    pub(super) fn save(&mut self, ticket: Ticket, paused: bool) {
+        let session = self.session.borrow().clone();
+        let request = self.saves.asked.remove(&ticket);
+        let (Some(machine), Some(session), Some(request)) = (self.machine.clone(), session, request) else {
+            return self.pending.push_back(Input::Saved(ticket));
+        };
+        if paused && !self.saves.held.load(Ordering::Relaxed) {
+            let why = "its programs did not stand still before it was paused; resume it first";
+            self.saves.done.insert(ticket, Err(why.to_owned()));
+            return self.pending.push_back(Input::Saved(ticket));
+        }
+        let job = SaveJob {
+            machine,
+            session,
+            base: self.saves.base.as_ref().and_then(|base| base.try_clone().ok()),
+            sandbox: SavedSandbox { spec: (*self.spec).clone(), main: None },
+            name: self.dir.name().map_or_else(|| self.spec.id.to_string(), |name| name.to_string()),
+            request,
+        };
+        let (hub, main) = (self.hub.clone(), self.status.main.clone());
+        let main_at = move || {
+            let (main, hub) = (main?, hub?);
+            let [stdout, stderr] = hub.read();
+            Some(SavedMain { started_ns: main.started_ns, stdout, stderr })
+        };
+        self.jobs.push(Box::pin(async move { Done::Saved(ticket, job.run(paused, main_at).await) }));
+    }
+
+    pub(super) fn saved(&mut self, ticket: Ticket, saved: Saved) {
+        match saved {
+            Ok(outcome) => {
+                if outcome.is_ok() {
+                    self.tell(Action::Save, None);
+                }
+                self.saves.done.insert(ticket, outcome);
+                self.take(Input::Saved(ticket));
+            }
+            Err(failure) => {
+                self.blame(failure);
+                self.take(Input::AgentLost);
+            }
+        }
+    }
+}
+
+struct SaveJob {
+    machine: Arc<dyn Machine>,
+    session: Session,
+    base: Option<File>,
+    sandbox: SavedSandbox,
+    name: String,
+    request: SaveRequest,
+}
+
+impl SaveJob {
+    async fn run(mut self, paused: bool, main_at: impl FnOnce() -> Option<SavedMain>) -> Saved {
+        let (dir, base, extent) = (self.request.dir.clone(), self.base.take(), self.request.extent);
+        let begun = apart(move || {
+            let saving = Saving::begin(&dir, base.as_ref(), extent).map_err(|error| chain(&error));
+            Ok(saving.and_then(|saving| Ok((saving.memory().map_err(|error| chain(&error))?, saving))))
+        });
+        let (memory, saving) = match tokio::time::timeout(WITHIN, begun).await {
+            Ok(Ok(Ok(begun))) => begun,
+            Ok(Ok(Err(why))) => return Ok(Err(why)),
+            Ok(Err(failure)) => return Ok(Err(failure.line())),
+            Err(_) => return Ok(Err(too_slow())),
+        };
+        let still = Instant::now();
+        let copied = async {
+            if !paused {
+                self.session.hold().await.map_err(|error| Failure::call(&error).line())?;
+                self.machine.pause().await.map_err(|error| chain(&error))?;
+            }
+            self.sandbox.main = main_at();
+            self.machine.save(memory).await.map_err(|error| chain(&error))
+        };
+        let copied = match tokio::time::timeout(WITHIN, copied).await {
+            Ok(copied) => copied,
+            Err(_) => Err(too_slow()),
+        };
+        if !paused {
+            self.go_on().await?;
+        }
+        let stood = if paused { Duration::ZERO } else { still.elapsed() };
+        let saved = match copied {
+            Ok(saved) => saved,
+            Err(why) => return Ok(Err(why)),
+        };
+        let outcome = SaveOutcome { paused: stood, copied_bytes: saved.changes.bytes() };
+        match tokio::time::timeout(WITHIN, self.finish(saving, saved)).await {
+            Ok(finished) => Ok(finished.map(|()| outcome)),
+            Err(_) => Ok(Err(too_slow())),
+        }
+    }
+
+    async fn go_on(&self) -> Result<(), Failure> {
+        let going = async {
+            self.machine.resume().await.map_err(|error| Failure::control(&error))?;
+            self.session.go_on().await.map_err(|error| Failure::call(&error))
+        };
+        let silent = || Failure::new(FailureKind::AgentSilent, "the guest does not go on", None);
+        tokio::time::timeout(AWAKE, going).await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn finish(self, saving: Saving, saved: SavedMachine) -> Result<(), String> {
+        let subject = Subject::Sandbox(SandboxSubject {
+            name: self.name,
+            labels: self.request.labels,
+            sandbox: serde_json::to_value(&self.sandbox).map_err(|error| error.to_string())?,
+        });
+        let durability = self.request.durability;
+        let finished =
+            apart(move || Ok(saving.finish(subject, &saved, durability).map_err(|error| chain(&error))));
+        finished.await.map_err(|failure| failure.line())?.map(drop)
+    }
+}
+
+fn too_slow() -> String {
+    format!("it took longer than {} s", WITHIN.as_secs())
+}
