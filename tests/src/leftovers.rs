@@ -73,6 +73,8 @@ pub fn assert_none(home: &Home) {
         left.extend(
             names(&home.path().join("images/tmp")).into_iter().map(|name| format!("images/tmp/{name}")),
         );
+        let half = names(&home.path().join("snapshots")).into_iter().filter(|name| name.starts_with('.'));
+        left.extend(half.map(|name| format!("snapshots/{name}")));
         left
     };
     let mut last = Vec::new();

@@ -37,6 +37,14 @@ impl Home {
         Sandbox { home: self, id: id.to_owned() }
     }
 
+    /// The one of this name.
+    #[track_caller]
+    pub fn named(&self, name: &str) -> Sandbox<'_> {
+        let text = self.cellule(["inspect", name]).output().exits(0).out();
+        let known: Value = serde_json::from_str(&text).unwrap();
+        self.sandbox(known[0]["id"].as_str().unwrap())
+    }
+
     /// What `ps` tells with these options.
     #[track_caller]
     pub fn ps<S: AsRef<OsStr>>(&self, options: impl IntoIterator<Item = S>) -> Vec<Value> {

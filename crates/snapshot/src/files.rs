@@ -236,8 +236,14 @@ impl SavedFiles {
     pub fn link_to(&self, dir: &Path) -> Result<Self, Error> {
         fs::DirBuilder::new().mode(0o700).create(dir).map_err(Error::io("make", dir))?;
         for name in self.files() {
-            let path = dir.join(name);
-            fs::hard_link(self.dir.join(name), &path).map_err(Error::io("link", &path))?;
+            let (from, path) = (self.dir.join(name), dir.join(name));
+            match fs::hard_link(&from, &path) {
+                Err(source) if source.kind() == io::ErrorKind::NotFound && !from.exists() => {
+                    let damage = Damage::Unreadable { file: name, source };
+                    return Err(Error::Damaged { path: self.dir.clone(), damage });
+                }
+                linked => linked.map_err(Error::io("link", &path))?,
+            }
         }
         Ok(Self { dir: dir.to_path_buf(), manifest: self.manifest.clone() })
     }
