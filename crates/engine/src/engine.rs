@@ -66,6 +66,10 @@ pub trait Machine: Debug + Send + Sync {
     /// A guest that is restored finds its port without a host, whether or not a stream was open when it was saved.
     async fn save(&self, memory: File) -> Result<SavedMachine, SaveError>;
 
+    /// Copies into `memory` what a [`save`](Self::save) into it would have to now, while the guest runs. The save copies all of
+    /// it again, for nobody knows what changes until then; but into a file that has the room for it already.
+    async fn save_ahead(&self, memory: File) -> Result<(), SaveError>;
+
     /// What the machine does now.
     fn state(&self) -> MachineState;
 

@@ -37,7 +37,7 @@ const NEW: [(&str, &str); 5] = [
 ];
 /// How long programs may take until they stand still.
 const HELD_WITHIN: Duration = Duration::from_secs(2);
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(100);
 /// What may be left of the memory of a group that is used again: pages of files that its programs read or wrote, which
 /// stay its own. More of it would be taken for what the next exec needs.
 const LEFT: u64 = 256 * 1024;

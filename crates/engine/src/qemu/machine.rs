@@ -91,6 +91,20 @@ impl QemuMachine {
         file.take()
     }
 
+    /// Copies the pages that differ from the base.
+    async fn copy_changes(&self, memory: File) -> Result<Pages, SaveError> {
+        let (process, size) = (Arc::clone(&self.shared.process), self.memory);
+        let base = self.base.try_clone().map_err(not_kept)?;
+        let copy = move || {
+            let guest = GuestMemory::find(&process, &base, size)?;
+            let ranges = guest.changed()?;
+            memory.set_len(size.bytes())?;
+            guest.copy_out(&ranges, &memory)?;
+            Pages::new(memory, ranges, size).map_err(io::Error::other)
+        };
+        apart(copy).await.map_err(not_kept)
+    }
+
     /// Has QEMU execute a command, and waits until its event is heard too.
     async fn turn(&self, command: &'static str, to: MachineState) -> Result<(), ControlError> {
         if let Err(error) = self.qmp.execute(command).await {
@@ -123,6 +137,10 @@ impl QemuMachine {
     }
 }
 
+fn not_kept(source: io::Error) -> SaveError {
+    SaveError::Host { what: "keep the guest's memory", source }
+}
+
 #[async_trait]
 impl Machine for QemuMachine {
     async fn connect(&self) -> Result<AgentStream, ConnectError> {
@@ -151,27 +169,26 @@ impl Machine for QemuMachine {
             MachineState::Running => return Err(SaveError::NotPaused),
             MachineState::Exited(reason) => return Err(ControlError::Exited(reason).into()),
         }
-        let devices = self.save_devices(&mut file).await?;
-        let copied = |source| SaveError::Host { what: "keep the guest's memory", source };
-        let base = self.base.try_clone().map_err(copied)?;
-        let (process, size, of) = (Arc::clone(&self.shared.process), self.memory, base.try_clone());
-        let of = of.map_err(copied)?;
-        let copy = move || {
-            let guest = GuestMemory::find(&process, &of, size)?;
-            let ranges = guest.changed()?;
-            memory.set_len(size.bytes())?;
-            guest.copy_out(&ranges, &memory)?;
-            Pages::new(memory, ranges, size).map_err(io::Error::other)
-        };
-        let changes = apart(copy).await;
+        // One asks QEMU, the other its process.
+        let (devices, changes) = tokio::join!(self.save_devices(&mut file), self.copy_changes(memory));
+        let devices = devices?;
         // Somebody may have let it go on meanwhile; then what was copied is of no use.
         match (changes, self.state()) {
             (_, MachineState::Exited(reason)) => Err(ControlError::Exited(reason).into()),
             (_, MachineState::Running) => Err(SaveError::NotPaused),
             (changes, MachineState::Paused) => {
-                let changes = changes.map_err(copied)?;
+                let (changes, base) = (changes?, self.base.try_clone().map_err(not_kept)?);
                 Ok(SavedMachine { base, changes, devices, origin: self.origin.clone() })
             }
+        }
+    }
+
+    async fn save_ahead(&self, memory: File) -> Result<(), SaveError> {
+        match self.copy_changes(memory).await {
+            Err(_) if matches!(self.state(), MachineState::Exited(_)) => {
+                Err(ControlError::Exited(self.wait().await).into())
+            }
+            copied => copied.map(drop),
         }
     }
 

@@ -9,7 +9,10 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::num::NonZero;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -18,7 +21,9 @@ use crate::MemorySize;
 use crate::saved::{PAGE, PageRange, Pages};
 
 /// How much is copied at a time.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 256 << 10;
+/// How many threads copy at once: the file takes no more.
+const MAX_COPIERS: usize = 4;
 /// Entries of the page map that are read at a time.
 const ENTRIES: usize = 16 << 10;
 /// The longest map of a process that is read: QEMU has some 200 lines.
@@ -78,17 +83,31 @@ impl GuestMemory {
     }
 
     /// Copies pages to their places in `file`, and makes holes of those that are all zero.
+    ///
+    /// The guest stands still for it, so that its processors are free to help: most of the time goes into finding each
+    /// page of another process.
     pub(super) fn copy_out(&self, ranges: &[PageRange], file: &File) -> io::Result<()> {
-        let mut buffer = vec![0; PIECE];
         let target = Sparse { file, empty: file.metadata()?.blocks() == 0 };
-        for range in ranges {
-            for (offset, length) in pieces(*range) {
-                let piece = &mut buffer[..length];
+        let all: Vec<(u64, usize)> = ranges.iter().flat_map(|range| pieces(*range)).collect();
+        let next = AtomicUsize::new(0);
+        let copy = || {
+            let mut buffer = vec![0; PIECE];
+            while let Some((offset, length)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let piece = &mut buffer[..*length];
                 self.memory.read_exact_at(piece, self.address + offset)?;
-                target.write(piece, offset)?;
+                target.write(piece, *offset)?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_COPIERS);
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(copy)).collect();
+            let ours = copy();
+            let joined = others.into_iter().map(|other| {
+                other.join().unwrap_or_else(|_| Err(io::Error::other("a copier of memory is gone")))
+            });
+            joined.fold(ours, io::Result::and)
+        })
     }
 
     /// Puts pages in their places.

@@ -111,10 +111,13 @@ pub(crate) async fn a_copy_of_its_base_takes_what_changed_and_is_whole(engine: &
     let base = SavedMachine::whole(memory, first.devices, first.origin).expect("a descriptor");
     let mut parent = restore(engine, copy_of(&base)).await;
     assert_eq!(parent.session.ask("keep 3 4").await, "ok");
-    let kept = parent.session.ask("kept").await;
 
     let mut copy = tempfile::tempfile().expect("a temporary file");
     std::io::copy(&mut &base.base, &mut copy).expect("a copy of the base");
+    let ahead = copy.try_clone().expect("a descriptor");
+    limited(parent.machine.save_ahead(ahead)).await.expect("pages copied ahead");
+    assert_eq!(parent.session.ask("keep 5 6").await, "ok");
+    let kept = parent.session.ask("kept").await;
     parent.machine.pause().await.expect("a pause");
     let saved = limited(parent.machine.save(copy)).await.expect("a saved machine");
     drop(parent);

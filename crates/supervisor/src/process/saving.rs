@@ -1,8 +1,9 @@
 //! Saves the sandbox into a directory of a client's.
 //!
 //! ```text
-//!   files made ──▶ programs held ──▶ machine paused ──▶ devices and pages saved ──▶ resumed ──▶ released ──▶ files completed
-//!                  └───────────────────── its programs stand still ─────────────────────────┘
+//!   files made, ──▶ programs held ──▶ machine paused ──▶ devices and pages saved ──▶ resumed ──▶ released ──▶ files completed
+//!   pages copied    └───────────────────── its programs stand still ─────────────────────────┘
+//!   ahead
 //! ```
 //! Whatever fails between, the guest goes on; only one that does not is lost.
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cellule_engine::{Machine, SavedMachine};
+use cellule_engine::{Machine, SaveError, SavedMachine};
 use cellule_protocol::client::Session;
 use cellule_snapshot::{SandboxSubject, Saving, Subject};
 
@@ -130,6 +131,10 @@ impl SaveJob {
             Ok(Err(failure)) => return Ok(Err(failure.line())),
             Err(_) => return Ok(Err(too_slow())),
         };
+        if !paused {
+            // Whatever is wrong with it shows when it counts.
+            _ = tokio::time::timeout(WITHIN, self.copy_ahead(&memory)).await;
+        }
         let still = Instant::now();
         let copied = async {
             if !paused {
@@ -156,6 +161,11 @@ impl SaveJob {
             Ok(finished) => Ok(finished.map(|()| outcome)),
             Err(_) => Ok(Err(too_slow())),
         }
+    }
+
+    async fn copy_ahead(&self, memory: &File) -> Result<(), SaveError> {
+        let source = |source| SaveError::Host { what: "copy ahead", source };
+        self.machine.save_ahead(memory.try_clone().map_err(source)?).await
     }
 
     async fn go_on(&self) -> Result<(), Failure> {
