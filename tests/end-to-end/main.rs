@@ -17,6 +17,7 @@ mod listing;
 mod logs;
 mod options;
 mod pausing;
+mod pools;
 mod python;
 mod registries;
 mod setup;

@@ -539,6 +539,11 @@ impl Prepared {
         &self.spec
     }
 
+    /// Where it will be.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// Whether the guest's processor is emulated in software.
     pub fn emulates_cpu(&self) -> bool {
         self.emulated

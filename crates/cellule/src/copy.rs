@@ -7,25 +7,28 @@ use crate::builder::{new_id, now_ns};
 use crate::{Error, Host, Sandbox};
 
 /// What another sandbox is made of that goes on from where this one was saved. `of` is what people call that.
-///
-/// It is a sandbox of its own: what told the first one from others is new, and its time begins now.
 pub(crate) fn spec_of_copy(saved: &SandboxSpec, of: String) -> Result<SandboxSpec, Error> {
-    let (id, now) = (new_id()?, now_ns());
-    let mut spec = SandboxSpec { created_ns: now, saved: Some(of), templates: None, ..saved.clone() };
-    spec.expires_ns = saved.expires_ns.map(|expires| {
-        let lifetime = expires.saturating_sub(saved.created_ns);
+    Ok(SandboxSpec { saved: Some(of), templates: None, ..with_id(saved, new_id()?) })
+}
+
+/// The same for a sandbox of its own: what tells one from others is new, and its time begins now.
+pub(crate) fn with_id(like: &SandboxSpec, id: SandboxId) -> SandboxSpec {
+    let now = now_ns();
+    let mut spec = SandboxSpec { created_ns: now, ..like.clone() };
+    spec.expires_ns = like.expires_ns.map(|expires| {
+        let lifetime = expires.saturating_sub(like.created_ns);
         now.saturating_add(lifetime)
     });
-    if saved.hostname == saved.id.as_str() {
+    if like.hostname == like.id.as_str() {
         spec.hostname = id.to_string();
-        let (old, new) = (hostname_variable(&saved.id), hostname_variable(&id));
+        let (old, new) = (hostname_variable(&like.id), hostname_variable(&id));
         let main = spec.main.iter_mut().flat_map(|main| &mut main.env);
         for variable in spec.env.iter_mut().chain(main).filter(|variable| **variable == old) {
             variable.clone_from(&new);
         }
     }
     spec.id = id;
-    Ok(spec)
+    spec
 }
 
 fn hostname_variable(id: &SandboxId) -> String {

@@ -97,6 +97,14 @@ pub enum Error {
         /// The id that it must have.
         id: String,
     },
+    /// No machine of a pool was ready in time.
+    #[error("no machine of the pool was ready within {} s", within.as_secs_f64())]
+    PoolEmpty {
+        /// How long was waited.
+        within: std::time::Duration,
+        /// What the pool says of it.
+        note: Option<String>,
+    },
     /// Something was asked that needs a running sandbox.
     #[error("the sandbox {name} is {state}, not running")]
     NotRunning {

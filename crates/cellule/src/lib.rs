@@ -30,6 +30,7 @@
 //! A sandbox needs the `cellule` program on this host, which supervises it: see [`Host`].
 #![forbid(unsafe_code)]
 
+mod admission;
 mod builder;
 mod command;
 mod copy;
@@ -40,6 +41,7 @@ mod get;
 mod host;
 mod inspect;
 mod logs;
+mod pool;
 mod process;
 mod sandbox;
 mod signal;
@@ -76,6 +78,7 @@ pub use inspect::{
     InspectPhase, InspectResources, InspectStart,
 };
 pub use logs::{LogOptions, LogSource, Logs};
+pub use pool::{Pool, PoolOptions, PoolStats, claim_in};
 pub use process::RelativeWorkingDir;
 pub use sandbox::Sandbox;
 pub use signal::{InvalidSignal, Signal};

@@ -83,6 +83,15 @@ impl Sandbox {
         Ok(Self { host, name, spec, link, image })
     }
 
+    pub(crate) fn of_link(
+        host: Host,
+        spec: SandboxSpec,
+        name: Option<SandboxName>,
+        link: cellule_supervisor::Sandbox,
+    ) -> Self {
+        Self { host, name, spec, link, image: None }
+    }
+
     /// Waits until it runs, its main program too if it has one.
     pub(crate) async fn up(mut self) -> Result<Self, Error> {
         self.ready().await?;

@@ -20,6 +20,7 @@ mod logout;
 mod logs;
 mod man;
 mod pause;
+mod pool;
 mod prune;
 mod ps;
 mod pull;
@@ -90,6 +91,8 @@ enum Command {
     Snapshot(snapshot::Command),
     #[command(subcommand)]
     Template(template::Command),
+    #[command(subcommand)]
+    Pool(pool::Command),
     Login(login::Arguments),
     Logout(logout::Arguments),
     Setup(setup::Arguments),
@@ -139,6 +142,7 @@ pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
         Command::Image(command) => image::run(command),
         Command::Snapshot(command) => snapshot::run(command),
         Command::Template(command) => template::run(&command),
+        Command::Pool(command) => pool::run(command),
         Command::Login(arguments) => login::run(&arguments),
         Command::Logout(arguments) => logout::run(&arguments),
         Command::Setup(arguments) => setup::run(arguments),

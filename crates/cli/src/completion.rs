@@ -17,6 +17,7 @@ use clap_complete::env::{EnvCompleter, Fish, Shells, Zsh};
 use crate::command::Cellule;
 use crate::failure::Failure;
 use crate::host;
+use crate::pool::PoolDir;
 
 /// The variable that a shell sets when it asks.
 pub(crate) const ASKING: &str = "CELLULE_COMPLETE";
@@ -63,6 +64,14 @@ pub(crate) fn snapshot() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let list = host::locate().ok().and_then(|host| host.snapshots().list().ok()).unwrap_or_default();
         list.iter().map(|snapshot| CompletionCandidate::new(snapshot.name.to_string())).collect()
+    })
+}
+
+/// For an argument that is a pool.
+pub(crate) fn pool() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let pools = host::locate().map(|host| PoolDir::all(&host)).unwrap_or_default();
+        pools.iter().map(|pool| CompletionCandidate::new(&pool.name)).collect()
     })
 }
 

@@ -22,6 +22,7 @@ mod line;
 mod listing;
 mod live;
 mod moment;
+mod pool;
 mod quantity;
 mod relay;
 mod report;

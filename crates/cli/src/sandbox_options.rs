@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellule::{
-    Builder, EngineChoice, Host, IdleAction, Policy, Progress, Rlimit, Signal, Stdin, TerminalSize,
+    Builder, EngineChoice, Host, IdleAction, Policy, Progress, Rlimit, SandboxName, Signal, Stdin,
+    TerminalSize,
 };
 
 use crate::failure::Failure;
+use crate::pool::PoolDocument;
 use crate::report::Report;
 use crate::store::GetOptions;
 use crate::watch::Watch;
@@ -20,7 +22,7 @@ use crate::{completion, environment, library_failure, quantity};
 pub(crate) struct SandboxOptions {
     /// The image; the command and its arguments follow it. An image is a registry's reference, oci:DIR[:TAG],
     /// docker-archive:FILE, a path of a root filesystem's tar or directory, or the built-in `base`
-    #[arg(required = true, value_name = "IMAGE", trailing_var_arg = true, add = completion::image())]
+    #[arg(value_name = "IMAGE", trailing_var_arg = true, add = completion::image())]
     words: Vec<String>,
     /// Set a variable; NAME alone takes the value that it has here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
@@ -128,7 +130,7 @@ enum IdleActionName {
     Pause,
 }
 
-fn parse_policy(text: &str) -> Result<Policy, String> {
+pub(crate) fn parse_policy(text: &str) -> Result<Policy, String> {
     match text {
         "always" => Ok(Policy::Always),
         "missing" => Ok(Policy::Missing),
@@ -157,16 +159,26 @@ pub(crate) fn parse_rlimit(text: &str) -> Result<Rlimit, String> {
 impl SandboxOptions {
     /// The builder that does what was asked. Refuses what cannot be, before anything is made or fetched.
     ///
-    /// `attached` is whether a client stays with the command from its start to its end.
+    /// `attached` is whether a client stays with the command from its start to its end. With an image of a pool's, all words
+    /// are the command.
     pub(crate) fn builder(
         &self,
         host: &Host,
+        pool: Option<&PoolDocument>,
         attached: bool,
         terminal: TerminalSize,
         watch: &Arc<Watch>,
         report: &Arc<Report>,
     ) -> Result<Builder, Failure> {
-        let (image, arguments) = self.words.split_first().ok_or_else(|| Failure::new("no image is given"))?;
+        let (image, arguments) = match (pool, self.words.split_first()) {
+            (Some(pool), _) => (&pool.image, self.words.as_slice()),
+            (None, Some(words)) => words,
+            (None, None) => {
+                return Err(
+                    Failure::new("no image is given").hint("put it behind the options: base is built in")
+                );
+            }
+        };
         if let Some(dir) = self.workdir.as_deref().filter(|dir| !dir.is_empty() && !dir.starts_with('/')) {
             return Err(Failure::new(format!("--workdir {dir}: it must begin with a slash")));
         }
@@ -228,12 +240,20 @@ impl SandboxOptions {
         builder = self.group_add.iter().fold(builder, Builder::group);
         builder = self.ulimit.iter().fold(builder, |builder, limit| builder.rlimit(limit.clone()));
         builder = self.label.iter().fold(builder, |builder, (name, value)| builder.label(name, value));
-        self.checked(builder).map_err(|error| library_failure::of(&error))
+        self.checked(builder, pool).map_err(|error| library_failure::of(&error))
+    }
+
+    /// The name that the sandbox is to have; one that is none was refused before.
+    pub(crate) fn name(&self) -> Option<SandboxName> {
+        self.name.as_deref().and_then(|name| name.parse().ok())
     }
 
     /// What the library checks as it takes it.
-    fn checked(&self, builder: Builder) -> Result<Builder, cellule::Error> {
-        let mut builder = builder.cpus(self.cpus)?.memory(self.memory)?;
+    fn checked(&self, builder: Builder, pool: Option<&PoolDocument>) -> Result<Builder, cellule::Error> {
+        let mut builder = match pool {
+            Some(pool) => builder.cpus(pool.cpus)?.memory(pool.memory)?.engine(pool.engine()),
+            None => builder.cpus(self.cpus)?.memory(self.memory)?,
+        };
         if let Some(name) = &self.name {
             builder = builder.name(name)?;
         }

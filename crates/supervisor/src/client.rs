@@ -1,6 +1,7 @@
 //! The other side: starts a supervisor, connects to one that runs, and talks to it.
 
 mod error;
+mod slot;
 mod start;
 mod statuses;
 
@@ -15,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 
 pub use self::error::{SandboxError, StartMainError};
+pub use self::slot::{Slot, SlotNews};
 pub use self::statuses::Statuses;
 use crate::directory::{LOGS, SandboxDir};
 use crate::failure::Failure;
@@ -78,7 +80,7 @@ impl Sandbox {
     /// The directory cannot be written, or the program not started.
     pub async fn start(dir: SandboxDir, program: &Path) -> Result<Self, SandboxError> {
         let (sandboxes, id, path) = (dir.sandboxes().clone(), dir.id().clone(), dir.path().to_path_buf());
-        let (child, ours) = start::spawn(dir, program)?;
+        let (child, ours) = start::spawn(dir, program, start::As::Supervisor)?;
         // From here on the end of the connection is what ends the sandbox, whatever becomes of this future.
         let mut child = Some(child);
         if let Some((session, supervisor)) = begin(ours).await {

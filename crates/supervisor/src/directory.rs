@@ -226,6 +226,10 @@ impl SandboxDir {
     }
 
     pub(crate) fn clear(&self) -> Result<(), DirectoryError> {
+        if self.path != self.sandboxes.path_of(&self.id) {
+            // It never appeared, so that nobody needs to hear of its end.
+            return remove(&self.path);
+        }
         let (name, image) = (self.name(), read_spec(&self.path).map(|spec| spec.image));
         // Gone first and without its name then: the other way round a name would lead nowhere for a moment, and its
         // next owner could find it taken away.

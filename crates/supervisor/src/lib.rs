@@ -42,11 +42,12 @@ mod save;
 mod saved;
 mod service;
 mod spec;
+mod standby;
 mod state;
 mod status;
 mod warm;
 
-pub use client::{Sandbox, SandboxError, StartMainError, Statuses, StopOptions};
+pub use client::{Sandbox, SandboxError, Slot, SlotNews, StartMainError, Statuses, StopOptions};
 pub use directory::{DirectoryError, LOGS, SandboxDir};
 pub use document::DocumentError;
 pub use failure::{Failure, FailureKind};
@@ -62,5 +63,6 @@ pub use saved::{SavedMain, SavedSandbox};
 pub use spec::{
     FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxSpec, TemplateCache, Tmpfs, WarmUp,
 };
+pub use standby::stand_by;
 pub use state::{Refusal, State};
 pub use status::{MainStatus, Phase, Status, UnknownStatus};

@@ -94,11 +94,7 @@ impl Steps {
 ///
 /// Dropping the future ends the machine.
 pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) -> Result<Started, Failure> {
-    let choice: EngineChoice = spec.engine.parse().map_err(|error| {
-        Failure::new(FailureKind::EngineUnusable, "the sandbox's engine is unknown here", Some(&error))
-    })?;
-    let engine = choice.engine(spec.engine_program.clone());
-    let launcher = Launcher { engine, spec: Arc::clone(&spec), dir, steps: steps.clone() };
+    let launcher = Launcher::new(Arc::clone(&spec), dir, steps.clone())?;
     let (running, start, main) = if let Some(of) = &spec.saved {
         saved::start(&launcher, of).await?
     } else {
@@ -106,8 +102,26 @@ pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) ->
         (running, start, None)
     };
 
+    introduce(Prepared { running, start, main }, &spec, &steps).await
+}
+
+/// A machine that knows nothing yet of the sandbox that it is for.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) running: Running,
+    pub(crate) start: StartRecord,
+    pub(crate) main: Option<SavedMain>,
+}
+
+/// Makes the machine the sandbox's.
+pub(crate) async fn introduce(
+    prepared: Prepared,
+    spec: &SandboxSpec,
+    steps: &Steps,
+) -> Result<Started, Failure> {
+    let Prepared { running, start, main } = prepared;
     let begun = Instant::now();
-    let answer = running.handshake(Some(configuration(&spec)?)).await?;
+    let answer = running.handshake(Some(configuration(spec)?)).await?;
     if running.base.is_none() {
         steps.guests(&answer);
     } else if let Err(error) = running.session.go_on().await {
@@ -137,6 +151,14 @@ pub(crate) struct Running {
 }
 
 impl Launcher {
+    pub(crate) fn new(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) -> Result<Self, Failure> {
+        let choice: EngineChoice = spec.engine.parse().map_err(|error| {
+            Failure::new(FailureKind::EngineUnusable, "the sandbox's engine is unknown here", Some(&error))
+        })?;
+        let engine = choice.engine(spec.engine_program.clone());
+        Ok(Self { engine, spec, dir, steps })
+    }
+
     /// The sandbox's directory.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir

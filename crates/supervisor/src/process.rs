@@ -31,6 +31,7 @@ use tokio::task::JoinHandle;
 
 use self::begin::Connections;
 pub use self::begin::supervise;
+pub(crate) use self::begin::supervise_start;
 use self::clocks::Clocks;
 use self::saving::{Saved, Saves};
 use self::teller::Teller;

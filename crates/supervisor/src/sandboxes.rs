@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::directory::{DirectoryError, SandboxDir, private_dir, try_lock};
+use crate::directory::{DirectoryError, NEW, SandboxDir, private_dir, try_lock};
 use crate::journal::{Action, Journal};
 use crate::name::{SandboxId, SandboxName};
 use crate::names;
@@ -123,12 +123,45 @@ impl Sandboxes {
         name: Option<&SandboxName>,
     ) -> Result<SandboxDir, DirectoryError> {
         let mut dir = SandboxDir::make(self, spec)?;
-        if let Err(error) = self.place(&mut dir, name) {
+        if let Err(error) = self.put(&mut dir, spec, name) {
             dir.abandon();
             return Err(error);
         }
-        self.events().append(&spec.id, name, &spec.image, Action::Create, []);
         Ok(dir)
+    }
+
+    /// Makes the directory of a machine that is no sandbox yet, which holds its lock. Dropped before it is started, nothing is
+    /// left of it.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn hidden(&self, spec: &SandboxSpec) -> Result<SandboxDir, DirectoryError> {
+        Ok(SandboxDir::make(self, spec)?.only_if_started())
+    }
+
+    /// Where such a directory is.
+    pub(crate) fn hidden_path(&self, id: &SandboxId) -> PathBuf {
+        self.dir().join(format!("{NEW}{id}"))
+    }
+
+    /// Clears away what is left of such a directory, if nobody holds it.
+    pub fn clear_hidden(&self, id: &SandboxId) {
+        let path = self.hidden_path(id);
+        if path.exists() {
+            recovery::clear_remains(&path);
+        }
+    }
+
+    /// Puts a directory that was just made in its place.
+    pub(crate) fn put(
+        &self,
+        dir: &mut SandboxDir,
+        spec: &SandboxSpec,
+        name: Option<&SandboxName>,
+    ) -> Result<(), DirectoryError> {
+        self.place(dir, name)?;
+        self.events().append(&spec.id, name, &spec.image, Action::Create, []);
+        Ok(())
     }
 
     fn place(&self, dir: &mut SandboxDir, name: Option<&SandboxName>) -> Result<(), DirectoryError> {

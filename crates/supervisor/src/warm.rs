@@ -12,7 +12,7 @@
 //! What is wrong with a template never fails a start. What is in it is a guest that has booted and was told nothing: names,
 //! files, variables and programs come after the restore. A cold start warms up by itself, unless that is what failed.
 
-mod warm_up;
+pub(crate) mod warm_up;
 
 use std::time::{Duration, Instant};
 

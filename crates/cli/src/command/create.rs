@@ -26,7 +26,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let report = Arc::new(Report::new(options.verbose, options.quiet));
     let watch = Arc::new(Watch::new(options.quiet));
     let host = host::locate()?;
-    let builder = options.builder(&host, false, attached::window(), &watch, &report)?.remove_when_ended(*rm);
+    let builder =
+        options.builder(&host, None, false, attached::window(), &watch, &report)?.remove_when_ended(*rm);
     let created = super::runtime()?.block_on(builder.create());
     watch.clear();
     let entry = created.map_err(|error| library_failure::of(&error))?;

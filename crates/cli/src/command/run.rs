@@ -3,17 +3,18 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cellule::{ExecId, Sandbox};
+use cellule::{ExecId, Prepared, Sandbox, SandboxName};
 use clap::ArgAction;
 
 use crate::attached::{self, Broken, Outcome, Streams, Terminal, died_of};
 use crate::detach_keys::DetachKeys;
 use crate::failure::Failure;
+use crate::pool::{PoolDir, PoolName};
 use crate::relay::Signals;
 use crate::report::Report;
 use crate::sandbox_options::SandboxOptions;
 use crate::watch::Watch;
-use crate::{host, library_failure, terminal};
+use crate::{completion, host, library_failure, terminal};
 
 /// Said where the engine emulates the processor, unless `--quiet` is given.
 const EMULATED: &str = "cellule: this version's engine is QEMU, which emulates the CPU: programs run many times \
@@ -21,10 +22,16 @@ slower, and the boundary is QEMU's emulator, not the processor\n";
 
 /// Run a command in a new microVM made from an image
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "cellule run [OPTIONS] IMAGE [COMMAND [ARG...]]")]
+#[command(
+    override_usage = "cellule run [OPTIONS] IMAGE [COMMAND [ARG...]]\n       cellule run [OPTIONS] --pool POOL [COMMAND [ARG...]]"
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     options: SandboxOptions,
+    /// Take a machine of this pool, which is ready; its image is the pool's, and all words are the command
+    #[arg(long, value_name = "POOL", add = completion::pool(), conflicts_with_all = ["cpus", "memory", "engine", "cold",
+          "template_cache", "warmup", "warmup_detach", "ready_port", "ready_cmd", "pull"])]
+    pool: Option<PoolName>,
     /// Leave the sandbox running and print its id
     #[arg(short, long)]
     detach: bool,
@@ -46,7 +53,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 async fn run_in(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { options, detach, rm, detach_keys } = arguments;
+    let Arguments { options, pool, detach, rm, detach_keys } = arguments;
     let mut signals = Signals::catch().map_err(|error| Failure::because("cannot catch signals", &error))?;
     if !detach {
         terminal::check_input(options.interactive, options.tty)?;
@@ -54,8 +61,9 @@ async fn run_in(arguments: Arguments) -> Result<ExitCode, Failure> {
     let report = Arc::new(Report::new(options.verbose, options.quiet));
     let watch = Arc::new(Watch::new(options.quiet));
     let host = host::locate()?;
+    let pool = pool.map(|name| PoolDir::find(&host, &name)).transpose()?;
     let builder = options
-        .builder(&host, !detach, attached::window(), &watch, &report)?
+        .builder(&host, pool.as_ref().map(PoolDir::document), !detach, attached::window(), &watch, &report)?
         .remove_when_ended(rm.unwrap_or(!detach));
     let prepared = tokio::select! {
         prepared = builder.prepare() => prepared.map_err(|error| library_failure::of(&error)),
@@ -67,7 +75,7 @@ async fn run_in(arguments: Arguments) -> Result<ExitCode, Failure> {
         crate::say(EMULATED);
     }
     let launched = tokio::select! {
-        launched = prepared.launch() => launched.map_err(|error| library_failure::of(&error))?,
+        launched = launch(prepared, pool, options.name()) => launched?,
         signal = signals.next() => return Err(died_of(signal)),
     };
     if detach {
@@ -75,6 +83,18 @@ async fn run_in(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     let terminal = options.tty.then_some(Terminal { keys: detach_keys });
     Box::pin(run_attached(launched, options, terminal, &mut signals, &report)).await
+}
+
+/// Launches what was prepared, in a machine of the pool if there is one.
+async fn launch(
+    prepared: Prepared,
+    pool: Option<PoolDir>,
+    name: Option<SandboxName>,
+) -> Result<Sandbox, Failure> {
+    match pool {
+        Some(pool) => pool.claim(&prepared, name).await,
+        None => prepared.launch().await.map_err(|error| library_failure::of(&error)),
+    }
 }
 
 async fn run_detached(

@@ -12,6 +12,9 @@ use crate::failure::Failure;
 pub(crate) struct Arguments {
     /// The sandbox's directory
     dir: PathBuf,
+    /// Have a machine ready for whoever claims it
+    #[arg(long)]
+    standby: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -21,7 +24,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let (owner, lock) = cellule_supervisor::inherited().map_err(failed)?;
         let (dir, spec) = SandboxDir::adopt(&arguments.dir, lock)
             .map_err(|error| Failure::because("cannot take the sandbox over", &error))?;
-        let ended = cellule_supervisor::supervise(dir, spec, owner).await;
+        let ended = if arguments.standby {
+            Box::pin(cellule_supervisor::stand_by(dir, spec, owner)).await
+        } else {
+            cellule_supervisor::supervise(dir, spec, owner).await
+        };
         ended.map_err(|error| Failure::because("cannot put the sandbox's directory in order", &error))
     })?;
     Ok(ExitCode::SUCCESS)

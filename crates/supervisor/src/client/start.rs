@@ -16,15 +16,28 @@ use crate::directory::{DirectoryError, LOGS, SandboxDir, private_dir};
 use crate::log::SUPERVISOR_LOG;
 use crate::record::Record;
 
+/// What a supervisor is started as.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum As {
+    /// That of a sandbox.
+    Supervisor,
+    /// One whose machine is ready for whoever claims it.
+    Standby,
+}
+
 /// Starts the supervisor, which has the lock of the directory from then on, and nobody else.
-pub(super) fn spawn(mut dir: SandboxDir, program: &Path) -> Result<(Child, UnixStream), SandboxError> {
+pub(super) fn spawn(
+    mut dir: SandboxDir,
+    program: &Path,
+    as_what: As,
+) -> Result<(Child, UnixStream), SandboxError> {
     let before = match dir.record() {
         Ok(record) => record,
         Err(DirectoryError::Damaged { .. }) => Record::lost(),
         Err(error) => return Err(error.into()),
     };
     dir.write_record(&before.starting())?;
-    match start(&dir, program) {
+    match start(&dir, program, as_what) {
         Ok(started) => {
             dir.hand_over();
             Ok(started)
@@ -41,7 +54,7 @@ pub(super) fn spawn(mut dir: SandboxDir, program: &Path) -> Result<(Child, UnixS
     }
 }
 
-fn start(dir: &SandboxDir, program: &Path) -> io::Result<(Child, UnixStream)> {
+fn start(dir: &SandboxDir, program: &Path, as_what: As) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let ours = UnixStream::from_std(ours)?;
@@ -57,6 +70,7 @@ fn start(dir: &SandboxDir, program: &Path) -> io::Result<(Child, UnixStream)> {
         .arg0("cellule")
         .arg("supervise")
         .arg(dir.path())
+        .args(matches!(as_what, As::Standby).then_some("--standby"))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(dir.share_lock()?)
         .stderr(log)

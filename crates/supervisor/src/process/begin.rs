@@ -18,7 +18,7 @@ use crate::inherited::complain;
 use crate::life::{Gate, Life};
 use crate::listener::Listener;
 use crate::log::{LogWriter, MAIN_LOG};
-use crate::machine::{self, Steps};
+use crate::machine::{self, Progress, Started, Steps};
 use crate::record::Record;
 use crate::recorder::Recorder;
 use crate::spec::SandboxSpec;
@@ -37,6 +37,20 @@ const ASKS: usize = 64;
 pub async fn supervise(dir: SandboxDir, spec: SandboxSpec, owner: UnixStream) -> Result<(), DirectoryError> {
     // A terminal or a shell that goes away takes nothing of ours down. It fails where we have no terminal already.
     _ = rustix::process::setsid();
+    let (progress, phases) = mpsc::unbounded_channel();
+    let spec = Arc::new(spec);
+    let start = machine::start(Arc::clone(&spec), dir.path().to_path_buf(), Steps::new(progress));
+    supervise_start(dir, spec, owner, Box::pin(start), phases).await
+}
+
+/// The same with a start that may be on its way already, and what it tells of its steps.
+pub(crate) async fn supervise_start(
+    dir: SandboxDir,
+    spec: Arc<SandboxSpec>,
+    owner: UnixStream,
+    start: BoxFuture<'static, Result<Started, Failure>>,
+    phases: mpsc::UnboundedReceiver<Progress>,
+) -> Result<(), DirectoryError> {
     let record = dir.record().unwrap_or_else(|_| Record::created().starting());
     let (status, status_view) = watch::channel(Arc::new(Status::starting()));
     let (gate, gate_view) = watch::channel(Gate::Wait);
@@ -65,10 +79,6 @@ pub async fn supervise(dir: SandboxDir, spec: SandboxSpec, owner: UnixStream) ->
             }
         })
     });
-    let (progress, phases) = mpsc::unbounded_channel();
-    let spec = Arc::new(spec);
-    let start: BoxFuture<'static, _> =
-        Box::pin(machine::start(Arc::clone(&spec), dir.path().to_path_buf(), Steps::new(progress)));
     let supervisor = Supervisor {
         life: Life::new(spec.main.is_some(), spec.stop_signal),
         clocks: Clocks::new(&spec),

@@ -13,7 +13,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 
 use super::chain;
-use crate::machine::Running;
+use crate::failure::Failure;
+use crate::machine::{Running, nobodys};
 use crate::spec::WarmUp;
 
 /// How long one command may take: they install and compile.
@@ -23,6 +24,8 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long the shell may take that most programs begin with.
 const SHELL_WITHIN: Duration = Duration::from_secs(10);
+/// How often a start is rehearsed: what runs a second time finds its way.
+const REHEARSALS: usize = 3;
 /// What is read of a list of sockets: some thousand of them.
 const SOCKETS_MAX: u64 = 1 << 20;
 
@@ -67,6 +70,28 @@ pub(super) async fn prepare(guest: &Running, warm_up: &WarmUp) -> Result<(), Str
         }
     }
     session.hold().await.map_err(|error| chain(&error))
+}
+
+/// Has a guest do all that a sandbox begins with, so that its emulator has translated it: told what it is, let go on, a
+/// program run. Then its programs stand still.
+pub(crate) async fn rehearse(guest: &Running, env: &[String]) -> Result<(), Failure> {
+    let script = spec(&WarmUp { env: env.to_vec(), ..WarmUp::default() }, ":");
+    for _ in 0..REHEARSALS {
+        guest.handshake(Some(nobodys())).await?;
+        guest.session.go_on().await.map_err(|error| Failure::call(&error))?;
+        // An image without a shell has nothing to rehearse with.
+        _ = timeout(SHELL_WITHIN, output(guest, script.clone())).await;
+        guest.session.hold().await.map_err(|error| Failure::call(&error))?;
+    }
+    Ok(())
+}
+
+/// Runs something as those do who want to read what it says.
+async fn output(guest: &Running, spec: ExecSpec) -> Result<(), String> {
+    let exec = guest.session.exec(spec).await.map_err(|error| chain(&error))?;
+    let mut said = Vec::new();
+    let read = exec.stdout.take(SOCKETS_MAX).read_to_end(&mut said).await;
+    read.map(drop).map_err(|error| error.to_string())
 }
 
 async fn wait_for(begun: Instant, what: impl FnOnce() -> String) -> Result<(), String> {

@@ -1,0 +1,51 @@
+//! `cellule pool keep`: the process that keeps one pool. Not for users: `cellule pool create` starts it.
+
+use std::time::Duration;
+
+use cellule::Pool;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+use crate::pool::{PoolDir, PoolName};
+use crate::{host, library_failure};
+
+/// How long machines that are nobody's any more may take to be gone.
+const END: Duration = Duration::from_secs(10);
+/// How often is looked whether the pool is still there.
+const LOOK: Duration = Duration::from_secs(2);
+
+pub(super) fn keep(name: &PoolName) -> Result<(), Failure> {
+    // A terminal that goes away takes no pool down.
+    _ = rustix::process::setsid();
+    let host = host::locate()?;
+    let pool = PoolDir::find(&host, name)?;
+    let failed = |error| Failure::because(format!("cannot keep the pool {name}"), &error);
+    let Some(_lock) = pool.try_lock().map_err(failed)? else {
+        return Err(Failure::new(format!("the pool {name} is kept already")));
+    };
+    super::super::runtime()?.block_on(async {
+        let mut end = signal(SignalKind::terminate()).map_err(failed)?;
+        let library = |error: cellule::Error| library_failure::of(&error);
+        let prepared = pool.document().builder(&host).map_err(library)?.prepare().await.map_err(library)?;
+        let kept = Pool::start_in(prepared, pool.document().options(), pool.ready()).map_err(library)?;
+        let mut stats = kept.watch();
+        stats.mark_changed();
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                _ = end.recv() => break,
+                changed = stats.changed() => match changed {
+                    Ok(()) => {
+                        let now = stats.borrow_and_update().clone();
+                        // A full disk is no reason to end what runs: it is told with the next change.
+                        _ = pool.tell(now);
+                    }
+                    Err(_) => break,
+                },
+                _ = look.tick() => if !pool.path().exists() { break },
+            }
+        }
+        _ = tokio::time::timeout(END, kept.end()).await;
+        Ok(())
+    })
+}
