@@ -3,6 +3,7 @@
 //! The floor is a bare QEMU with the same kernel, CPU model and command line, and an init that does nothing else than
 //! what is measured: it is what no program of ours can beat.
 
+mod copies;
 mod floor;
 mod sandbox;
 mod statistics;
@@ -25,6 +26,8 @@ enum Section {
     Boot,
     /// The same from a template
     Start,
+    /// Pools, forks and snapshots
+    Copies,
     /// Programs started in a sandbox that runs
     Exec,
     /// Files into a sandbox and out of it
@@ -48,6 +51,9 @@ pub(crate) struct Arguments {
     /// How many times a start from a template is measured
     #[arg(long, default_value_t = 30)]
     starts: u32,
+    /// How many times each of a pool, a fork and a snapshot is measured
+    #[arg(long, default_value_t = 20)]
+    copies: u32,
     /// How many times an exec is measured
     #[arg(long, default_value_t = 50)]
     execs: u32,
@@ -76,6 +82,8 @@ pub(crate) struct Arguments {
 struct Results {
     figures: Vec<Figure>,
     idle: Option<sandbox::Idle>,
+    /// What idle copies of one sandbox take together.
+    family: Option<copies::Family>,
     /// How long it took until all execs that ran at once, each sleeping a second, had ended rightly.
     at_once_seconds: Option<f64>,
 }
@@ -114,6 +122,7 @@ impl Run<'_> {
         match section {
             Section::Boot => self.boot(),
             Section::Start => self.start(),
+            Section::Copies => self.copies(),
             Section::Exec => self.exec(),
             Section::Files => self.files(),
             Section::Idle => self.idle(),
@@ -154,6 +163,28 @@ impl Run<'_> {
         self.time("`cellule run base true`, warm", &warm, ("the same with --cold", &cold));
         let floor = ("bare QEMU restored, and fork, exec and end in it", bare.as_slice());
         self.time("library: start from a template to first output", &library, floor);
+        Ok(())
+    }
+
+    fn copies(&mut self) -> Result<()> {
+        let count = self.arguments.copies;
+        let [acquired, inside] = self.runtime.block_on(self.bench.acquire(count))?;
+        self.time(
+            "pool: acquire to first output",
+            &acquired,
+            ("fork, exec and end, measured in the guest", &inside),
+        );
+        let [paused, whole] = self.runtime.block_on(self.bench.fork(count))?;
+        self.time("fork: the parent's standstill", &paused, ("all of the fork, to its answer", &whole));
+        let (family, all, one) = self.runtime.block_on(self.bench.family(20))?;
+        self.time("20 forks, all answering", &[all], ("one fork, answering", &one));
+        self.results.family = Some(family);
+        let [snapshots, writes] = self.runtime.block_on(self.bench.snapshot(count.min(10)))?;
+        self.time(
+            "snapshot of 200 MiB that changed",
+            &snapshots,
+            ("as many bytes written and synced", &writes),
+        );
         Ok(())
     }
 
@@ -237,6 +268,9 @@ impl Results {
             }
             println!("threads of the supervisor: {}", idle.supervisor_threads.join(", "));
             println!("processor time of an idle sandbox: {:.2} % of one core", idle.cpu_percent);
+        }
+        if let Some(family) = &self.family {
+            println!("{family}");
         }
         if let Some(seconds) = self.at_once_seconds {
             println!("execs at once, each a second long: {seconds:.1} s");

@@ -80,12 +80,16 @@ enum Scene {
     Stopping,
     /// A detached one that runs, paused.
     Paused,
+    /// A detached one that runs, while it is forked.
+    Forking,
+    /// A detached one that runs, while a snapshot of it is made.
+    Saving,
 }
 
 const VICTIMS: [Victim; 5] =
     [Victim::Client, Victim::Supervisor, Victim::Engine, Victim::SupervisorAndEngine, Victim::All];
 // The first two are cheap and meet a boot at any of its moments, so they come more often.
-const SCENES: [Scene; 8] = [
+const SCENES: [Scene; 11] = [
     Scene::Attached,
     Scene::Detached,
     Scene::Attached,
@@ -94,6 +98,9 @@ const SCENES: [Scene; 8] = [
     Scene::Exec,
     Scene::Stopping,
     Scene::Paused,
+    Scene::Forking,
+    Scene::Forking,
+    Scene::Saving,
 ];
 
 /// xorshift64*: enough for drawing rounds.
@@ -209,7 +216,7 @@ impl<'a> Round<'a> {
         let span = match (scene, begin) {
             (Scene::Attached | Scene::Detached, Begin::Cold | Begin::First) => SPAN,
             (Scene::Attached | Scene::Detached, Begin::Warm) => SPAN / 6,
-            (Scene::Exec | Scene::Stopping | Scene::Paused, _) => SPAN / 10,
+            (Scene::Exec | Scene::Stopping | Scene::Paused | Scene::Forking | Scene::Saving, _) => SPAN / 10,
         };
         let moment =
             Duration::from_micros(random.next() % u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
@@ -260,6 +267,10 @@ impl<'a> Round<'a> {
                     wait(&mut pause, HANG)?;
                     None
                 }
+                Scene::Forking => {
+                    Some(self.start(&["fork", "--quiet", "-n", "2", "--name", &self.forks(), &self.name])?)
+                }
+                Scene::Saving => Some(self.start(&["snapshot", "create", &self.name, &self.name])?),
                 Scene::Attached | Scene::Detached => None,
             };
         }
@@ -292,15 +303,33 @@ impl<'a> Round<'a> {
         Ok(took)
     }
 
-    /// Removes the sandbox, if it is there.
+    /// What the forks of the sandbox are called, but for their numbers.
+    fn forks(&self) -> String {
+        format!("{}-fork", self.name)
+    }
+
+    /// Removes the sandbox, and what was made of it, as far as it is there.
     fn remove(&self) -> Played<()> {
-        let removed =
-            self.cellule(&["rm", "--force", &self.name]).output().map_err(|error| error.to_string())?;
+        self.removed(&["rm", "--force", &self.name])?;
+        match self.scene {
+            Scene::Forking => {
+                for number in 1..=2 {
+                    self.removed(&["rm", "--force", &format!("{}-{number}", self.forks())])?;
+                }
+                Ok(())
+            }
+            Scene::Saving => self.removed(&["snapshot", "rm", &self.name]),
+            _ => Ok(()),
+        }
+    }
+
+    fn removed(&self, words: &[&str]) -> Played<()> {
+        let removed = self.cellule(words).output().map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&removed.stderr);
-        if removed.status.success() || said.contains("no sandbox") {
+        if removed.status.success() || said.contains("there is no s") {
             Ok(())
         } else {
-            Err(format!("rm --force: {said}"))
+            Err(format!("{words:?}: {said}"))
         }
     }
 
@@ -449,9 +478,12 @@ fn leftovers(program: &Path, home: &Path) -> Vec<String> {
     let mut left = Vec::new();
     until(Duration::from_secs(15), || {
         // Half made templates are swept by whoever comes next, as dead sandboxes are.
-        _ = Command::new(program).arg("ps").env("CELLULE_HOME", home).stdout(Stdio::null()).status();
+        for words in [&["ps"][..], &["snapshot", "ls"]] {
+            _ = Command::new(program).args(words).env("CELLULE_HOME", home).stdout(Stdio::null()).status();
+        }
         left = names("sandboxes");
         left.extend(names("templates").into_iter().filter(|name| name.contains(".tmp-")));
+        left.extend(names("snapshots"));
         left.extend(names("names"));
         let path = home.to_string_lossy().into_owned();
         left.extend(

@@ -39,6 +39,15 @@ pub(crate) struct Idle {
     pub(crate) cpu_percent: f64,
 }
 
+/// The time of one fork, exec and end of a program as the guest measures it.
+pub(crate) async fn fork_in(sandbox: &Sandbox, rounds: u32) -> Result<Duration> {
+    let measured = sandbox.command("sh").args(["-c", LOOP, &rounds.to_string()]).output().await?;
+    let clock = String::from_utf8(measured.stdout)?;
+    let mut clock = clock.split_whitespace().map(str::parse::<f64>);
+    let (from, to) = (clock.next().ok_or("no clock")??, clock.next().ok_or("no clock")??);
+    Ok(Duration::from_secs_f64((to - from) / f64::from(rounds)))
+}
+
 impl Bench {
     pub(crate) async fn prepare(home: &Path, program: &Path) -> Result<Self> {
         let host = Host::at(home)?.with_program(program);
@@ -46,7 +55,11 @@ impl Bench {
         Ok(Self { home: home.to_path_buf(), program: program.to_path_buf(), host })
     }
 
-    async fn start(&self) -> Result<Sandbox> {
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(crate) async fn start(&self) -> Result<Sandbox> {
         Ok(self.host.sandbox("base").memory(MEMORY)?.start().await?)
     }
 
@@ -133,12 +146,7 @@ impl Bench {
                 sandbox.command("/bin/true").output().await?;
                 with_output.push(begun.elapsed());
             }
-            let rounds = TURN * 10;
-            let measured = sandbox.command("sh").args(["-c", LOOP, &rounds.to_string()]).output().await?;
-            let clock = String::from_utf8(measured.stdout)?;
-            let mut clock = clock.split_whitespace().map(str::parse::<f64>);
-            let (from, to) = (clock.next().ok_or("no clock")??, clock.next().ok_or("no clock")??);
-            inside.push(Duration::from_secs_f64((to - from) / f64::from(rounds)));
+            inside.push(fork_in(&sandbox, TURN * 10).await?);
         }
         sandbox.end().await?;
         Ok([times, with_output, inside])
