@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use cellule_protocol::client::files::ReadRange;
-use cellule_protocol::client::{ExecId, ExecSpec, Exit};
+use cellule_protocol::client::{Exec, ExecId, ExecSpec, Exit};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 
@@ -24,8 +24,9 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long the shell may take that most programs begin with.
 const SHELL_WITHIN: Duration = Duration::from_secs(10);
-/// How often a start is rehearsed: what runs a second time finds its way.
-const REHEARSALS: usize = 3;
+/// How often a start is rehearsed, and how many programs are run each time: what ran before finds its way.
+const REHEARSALS: usize = 2;
+const PROGRAMS: usize = 6;
 /// What is read of a list of sockets: some thousand of them.
 const SOCKETS_MAX: u64 = 1 << 20;
 
@@ -72,15 +73,20 @@ pub(super) async fn prepare(guest: &Running, warm_up: &WarmUp) -> Result<(), Str
     session.hold().await.map_err(|error| chain(&error))
 }
 
-/// Has a guest do all that a sandbox begins with, so that its emulator has translated it: told what it is, let go on, a
-/// program run. Then its programs stand still.
+/// Has a guest do all that a sandbox begins with, so that its emulator has translated it: told what it is, let go on, programs
+/// run to their ends. Then its programs stand still.
 pub(crate) async fn rehearse(guest: &Running, env: &[String]) -> Result<(), Failure> {
-    let script = spec(&WarmUp { env: env.to_vec(), ..WarmUp::default() }, ":");
+    let script = spec(&WarmUp { env: env.to_vec(), ..WarmUp::default() }, "echo");
+    let program = ExecSpec { argv: vec![b"echo".to_vec()], ..script.clone() };
     for _ in 0..REHEARSALS {
         guest.handshake(Some(nobodys())).await?;
         guest.session.go_on().await.map_err(|error| Failure::call(&error))?;
-        // An image without a shell has nothing to rehearse with.
-        _ = timeout(SHELL_WITHIN, output(guest, script.clone())).await;
+        for _ in 0..PROGRAMS {
+            // An image that has neither rehearses what is said of that.
+            for spec in [&script, &program] {
+                _ = timeout(SHELL_WITHIN, output(guest, spec.clone())).await;
+            }
+        }
         guest.session.hold().await.map_err(|error| Failure::call(&error))?;
     }
     Ok(())
@@ -88,10 +94,18 @@ pub(crate) async fn rehearse(guest: &Running, env: &[String]) -> Result<(), Fail
 
 /// Runs something as those do who want to read what it says.
 async fn output(guest: &Running, spec: ExecSpec) -> Result<(), String> {
-    let exec = guest.session.exec(spec).await.map_err(|error| chain(&error))?;
-    let mut said = Vec::new();
-    let read = exec.stdout.take(SOCKETS_MAX).read_to_end(&mut said).await;
-    read.map(drop).map_err(|error| error.to_string())
+    let Exec { mut stdout, stderr, mut process, .. } =
+        guest.session.exec(spec).await.map_err(|error| chain(&error))?;
+    let (mut said, mut complained) = (Vec::new(), Vec::new());
+    let complaints = async {
+        match stderr {
+            Some(mut stderr) => stderr.read_to_end(&mut complained).await,
+            None => Ok(0),
+        }
+    };
+    let (said, complained, ended) = tokio::join!(stdout.read_to_end(&mut said), complaints, process.wait());
+    said.and(complained).map_err(|error| error.to_string())?;
+    ended.map(drop).map_err(|lost| chain(&lost))
 }
 
 async fn wait_for(begun: Instant, what: impl FnOnce() -> String) -> Result<(), String> {
