@@ -229,6 +229,61 @@ fn damage_is_told_by_name_and_nothing_of_it_runs() {
 }
 
 #[test]
+fn an_exported_snapshot_goes_on_elsewhere_and_what_is_cut_or_of_another_host_does_not() {
+    let home = Home::new();
+    let count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
+    let sandbox = home.detached(["--name", "web", "--label", "a=b", "base", "sh", "-c", count]);
+    sandbox.sh("echo kept > /file");
+    sandbox.says("\n3\n");
+    _ = snapshot(&sandbox, "one");
+    let before = sandbox.log().lines().count();
+    _ = sandbox.remove();
+    let file = home.file("one.cell");
+    _ = home.cellule(["snapshot", "export", "-o", &file, "one"]).output().exits(0);
+    let piped = home.cellule(["snapshot", "export", "one"]).output().exits(0).stdout;
+    assert!(piped.len() < 60 << 20, "{} bytes", piped.len());
+
+    let elsewhere = Home::new();
+    assert_eq!(elsewhere.cellule(["snapshot", "import", "-i", &file]).output().exits(0).out(), "web-1\n");
+    assert_eq!(
+        elsewhere.cellule(["snapshot", "import", "two"]).stdin(piped).output().exits(0).out(),
+        "two\n"
+    );
+    for name in ["web-1", "two"] {
+        let copy = start(&elsewhere, name);
+        assert_eq!(copy.sh("cat /file"), "kept\n");
+        copy.says("\n");
+        let first: usize = copy.log().lines().next().unwrap().parse().unwrap();
+        assert!(first > 1 && first <= before + 10, "it begins with {first}");
+        // One from there is as any other.
+        assert_eq!(snapshot(&copy, &format!("again-{name}")), format!("again-{name}"));
+        _ = copy.remove();
+    }
+    let import =
+        |file: &str| elsewhere.cellule(["snapshot", "import", "-i", file, "three"]).output().exits(125);
+    let bytes = fs::read(&file).unwrap();
+    let changed = home.file("changed.cell");
+    fs::write(&changed, &bytes[..bytes.len() / 2]).unwrap();
+    _ = import(&changed).says(&["it is cut"]);
+    let mut altered = bytes.clone();
+    altered[bytes.len() / 2] ^= 1;
+    fs::write(&changed, &altered).unwrap();
+    _ = import(&changed).says(&["is damaged"]);
+    fs::write(&changed, "no archive").unwrap();
+    _ = import(&changed).says(&["no archive of a snapshot"]);
+    _ = import("/no/such/file").says(&["/no/such/file"]);
+    // Another version of the engine made it.
+    let path = dir(&home, "one").join("manifest.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"version\": \"", "\"version\": \"0.", 1)).unwrap();
+    _ = home.cellule(["snapshot", "export", "-o", &changed, "one"]).output().exits(0);
+    _ = import(&changed).says(&["cannot go on", "it was saved by qemu 0.", "here is qemu"]);
+    assert!(!list(&elsewhere).iter().any(|one| one["name"] == "three"));
+    leftovers::assert_none(&home);
+    leftovers::assert_none(&elsewhere);
+}
+
+#[test]
 fn whoever_is_killed_while_it_saves_leaves_nothing_or_all() {
     let home = Home::new();
     let sandbox = home.detached(["base", "sleep", "100000"]);

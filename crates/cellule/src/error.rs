@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cellule_engine::{ConfigError, EngineProblem};
+use cellule_engine::{ConfigError, EngineProblem, Mismatch};
 use cellule_protocol::client::files::FileError;
 use cellule_protocol::client::{AttachError, CallError, ExecError, Lost, StartFailure};
 use cellule_supervisor::{DirectoryError, DocumentError, Failure, FindError, SandboxError, State};
@@ -87,6 +87,9 @@ pub enum Error {
         /// Why not.
         source: DocumentError,
     },
+    /// A snapshot was made where machines are others.
+    #[error("this host cannot go on with the snapshot")]
+    SnapshotElsewhere(#[source] Mismatch),
     /// The image of a snapshot's sandbox is not here as it was then: its machine reads from it.
     #[error("the snapshot {name} needs the image {image} ({id}), which is not here")]
     SnapshotImage {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cellule_engine::EngineChoice;
 use cellule_image::{Error as ImageError, Options};
 use cellule_snapshot::{Durability, Extent, SavedFiles, SnapshotName};
 use cellule_supervisor::{SandboxName, SandboxSpec, SaveOutcome, SaveRequest, SavedSandbox};
@@ -66,10 +67,7 @@ impl Sandbox {
             labels,
         };
         let outcome = self.link_mut().save(request).await?;
-        let name = match name {
-            Some(name) => name,
-            None => snapshots.free_name(&stem)?,
-        };
+        let name = name.map_or_else(|| snapshots.free_name(&stem), Ok)?;
         let files = draft.publish(&name)?;
         Ok(Snapshotted { name, files, outcome })
     }
@@ -109,6 +107,35 @@ impl Host {
         let copy = Unstarted::make(self, spec, name)?;
         files.link_to(&copy.dir.saved())?;
         copy.launch(self, Some(image)).await
+    }
+
+    /// Takes a snapshot in that was [exported](cellule_snapshot::Snapshots::export), here or elsewhere. Without a name it gets
+    /// its sandbox's and a number. Its image does not come with it.
+    ///
+    /// # Errors
+    /// It is damaged, of another version, or of a host that this one cannot go on with; the name is taken.
+    pub async fn import_snapshot(
+        &self,
+        from: impl std::io::Read + Send + 'static,
+        name: Option<SnapshotName>,
+    ) -> Result<(SnapshotName, SavedFiles), Error> {
+        let snapshots = self.snapshots();
+        let read = snapshots.clone();
+        let draft = tokio::task::spawn_blocking(move || read.import(from));
+        let draft = draft.await.map_err(|error| Error::Io {
+            doing: "read the archive".to_owned(),
+            source: std::io::Error::other(error),
+        })??;
+        let files = draft.files()?;
+        let text = |source| Error::SnapshotText { name: "of the archive".to_owned(), source };
+        let saved = SavedSandbox::of(&files).map_err(text)?;
+        let engine = saved.spec.engine.parse::<EngineChoice>().unwrap_or_default();
+        let here = engine.engine(self.qemu().map(std::path::PathBuf::from)).origin().await;
+        here.map_err(Error::Engine)?.check(&files.manifest().origin).map_err(Error::SnapshotElsewhere)?;
+        let stem = files.manifest().sandbox().map(|sandbox| sandbox.name.clone()).unwrap_or_default();
+        let name = name.map_or_else(|| snapshots.free_name(&stem), Ok)?;
+        let files = draft.publish(&name)?;
+        Ok((name, files))
     }
 
     /// Whatever of a specification leads to something on a host leads to what is here: a snapshot may come from anywhere.

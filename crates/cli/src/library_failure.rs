@@ -42,6 +42,8 @@ pub(crate) fn of(error: &Error) -> Failure {
                 _ => failure,
             }
         }
+        Error::SnapshotElsewhere(mismatch) => Failure::because(error.to_string(), mismatch)
+            .hint("a saved machine goes on with the same engine, processor and clock alone"),
         Error::SnapshotImage { image, .. } => Failure::of(error)
             .hint(format!("get it again: cellule pull {image}; it must be the very same image")),
         Error::NotRunning { name, .. } => {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::{
-    AgentStream, ConnectError, ControlError, EngineProblem, ExitReason, LaunchError, MachineConfig,
+    AgentStream, ConnectError, ControlError, EngineProblem, ExitReason, LaunchError, MachineConfig, Origin,
     SaveError, SavedMachine,
 };
 
@@ -23,6 +23,9 @@ pub trait Engine: Debug + Send + Sync {
 
     /// Looks whether a machine could be launched here, without launching one. Takes tens of milliseconds.
     async fn check(&self) -> Result<EngineInfo, EngineProblem>;
+
+    /// What machines that are saved here are saved as, and so which saved machines can go on here.
+    async fn origin(&self) -> Result<Origin, EngineProblem>;
 
     /// Starts a machine, its guest running from the kernel's first instruction, or on from where it was saved. Must be called
     /// within a tokio runtime; the machine's events are handled by tasks of that runtime.

@@ -99,6 +99,15 @@ pub enum Damage {
         /// The file's name.
         file: &'static str,
     },
+    /// It ends before its end, or is no archive at all.
+    #[error("it is cut, or no archive of a snapshot")]
+    Cut(#[source] io::Error),
+    /// Its parts are not what they were when it was written.
+    #[error("its checksum is wrong: it was altered")]
+    Sum,
+    /// It has a part that none has.
+    #[error("it has {0:?} in it, which no snapshot has there")]
+    Entry(String),
     /// Its pages are not those of a memory of its size.
     #[error("the list of its pages is not one of its memory")]
     Pages,

@@ -145,12 +145,20 @@ impl SnapshotDraft {
         self.dir.path()
     }
 
+    /// What was saved in it.
+    ///
+    /// # Errors
+    /// What is there is no saved machine.
+    pub fn files(&self) -> Result<SavedFiles, Error> {
+        SavedFiles::open(self.dir.path())
+    }
+
     /// Gives what was saved its name.
     ///
     /// # Errors
     /// The name is taken, or what is there is no saved machine; then nothing is left of it.
     pub fn publish(self, name: &SnapshotName) -> Result<SavedFiles, Error> {
-        let files = SavedFiles::open(self.dir.path())?;
+        let files = self.files()?;
         let place = self.snapshots.place(name);
         if !self.dir.appear(&place)? {
             return Err(Error::NameTaken(name.to_string()));
@@ -160,4 +168,4 @@ impl SnapshotDraft {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,9 @@
 //! `cellule snapshot …`: sandboxes as they were at one moment.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cellule::{SavedSandbox, Snapshot, SnapshotError, SnapshotName, Snapshots};
@@ -42,6 +45,23 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "SNAPSHOT", add = completion::snapshot())]
         snapshots: Vec<SnapshotName>,
     },
+    /// Write a snapshot as one file, for another host or another day; its image does not go with it
+    Export {
+        /// Write this file instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Its name
+        #[arg(add = completion::snapshot())]
+        snapshot: SnapshotName,
+    },
+    /// Take in a snapshot that was exported; prints its name
+    Import {
+        /// Read this file instead of standard input
+        #[arg(short, long, value_name = "FILE")]
+        input: Option<PathBuf>,
+        /// Its name; by default the sandbox's that it was made of, with a number
+        name: Option<SnapshotName>,
+    },
     /// Remove snapshots; sandboxes that were started from them are left alone
     Rm {
         /// Their names
@@ -63,6 +83,8 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Ls { listing, trunc } => list(&host::locate()?.snapshots(), listing, trunc.no_trunc),
         Command::Inspect { snapshots: names } => inspect(&host::locate()?.snapshots(), &names),
+        Command::Export { output, snapshot } => export(&host::locate()?.snapshots(), &snapshot, output),
+        Command::Import { input, name } => import(input, name),
         Command::Rm { snapshots: names } => remove(&host::locate()?.snapshots(), &names),
         Command::Prune { keep } => prune(&host::locate()?.snapshots(), keep),
     }?;
@@ -100,6 +122,52 @@ fn inspect(snapshots: &Snapshots, names: &[SnapshotName]) -> Result<(), Failure>
         Ok(Shown::of(&Snapshot { name: name.clone(), files: Ok(files), disk_bytes }))
     });
     crate::answer(&json::pretty(&shown.collect::<Result<Vec<_>, Failure>>()?)?)
+}
+
+fn export(snapshots: &Snapshots, name: &SnapshotName, output: Option<PathBuf>) -> Result<(), Failure> {
+    let what = format!("cannot export {name}");
+    let files = snapshots.find(name).map_err(|error| failed(&what, &error))?;
+    let Some(path) = output else {
+        let stdout = io::stdout();
+        if stdout.is_terminal() {
+            return Err(Failure::new("an archive is nothing for a terminal")
+                .hint(format!("name a file: cellule snapshot export --output FILE {name}")));
+        }
+        return snapshots.export(&files, stdout.lock()).map_err(|error| failed(&what, &error));
+    };
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Whole or not at all.
+    let file =
+        tempfile::NamedTempFile::new_in(dir).map_err(|error| Failure::because(what.clone(), &error))?;
+    snapshots.export(&files, file.as_file()).map_err(|error| failed(&what, &error))?;
+    file.persist(&path).map_err(|error| Failure::because(what, &error.error))?;
+    Ok(())
+}
+
+fn import(input: Option<PathBuf>, name: Option<SnapshotName>) -> Result<(), Failure> {
+    let host = host::locate()?;
+    let from: Box<dyn io::Read + Send> = match input {
+        Some(path) => Box::new(
+            File::open(&path)
+                .map_err(|error| Failure::because(format!("cannot open {}", path.display()), &error))?,
+        ),
+        None => Box::new(io::stdin()),
+    };
+    let imported = super::runtime()?.block_on(host.import_snapshot(from, name));
+    let (name, files) = imported.map_err(|error| library_failure::of(&error))?;
+    crate::answer(&format!("{name}\n"))?;
+    let saved = SavedSandbox::of(&files).ok();
+    let missing = saved.filter(|saved| {
+        saved.spec.image != "base"
+            && host.images().is_ok_and(|images| images.inspect(&saved.spec.image_digest).is_err())
+    });
+    if let Some(SavedSandbox { spec, .. }) = missing {
+        let (image, id) = (&spec.image, &spec.image_digest);
+        crate::say(&format!(
+            "it needs the image {image} ({id}), which is not here yet: cellule pull {image}\n"
+        ));
+    }
+    Ok(())
 }
 
 fn remove(snapshots: &Snapshots, names: &[SnapshotName]) -> Result<(), Failure> {

@@ -61,6 +61,13 @@ impl QemuEngine {
     }
 }
 
+impl QemuEngine {
+    async fn origin_of(&self, version: String) -> Origin {
+        let (engine, machine) = (self.name().to_owned(), command::describe());
+        Origin { engine, version, machine, tsc_khz: tsc::khz(self.tsc).await }
+    }
+}
+
 #[async_trait]
 impl Engine for QemuEngine {
     fn name(&self) -> &'static str {
@@ -73,6 +80,10 @@ impl Engine for QemuEngine {
 
     async fn check(&self) -> Result<EngineInfo, EngineProblem> {
         program::check(self.program.as_deref()).await
+    }
+
+    async fn origin(&self) -> Result<Origin, EngineProblem> {
+        Ok(self.origin_of(self.check().await?.version).await)
     }
 
     async fn launch(&self, config: MachineConfig) -> Result<Box<dyn Machine>, LaunchError> {
@@ -121,12 +132,7 @@ impl Engine for QemuEngine {
         let started = async {
             let (qmp, mut events) = Qmp::open(control).await?;
             program::check_version(&program, qmp.version().parts(), qmp.version().to_string())?;
-            let mut origin = Origin {
-                engine: self.name().to_owned(),
-                version: qmp.version().to_string(),
-                machine: command::describe(),
-                tsc_khz: tsc::khz(self.tsc).await,
-            };
+            let mut origin = self.origin_of(qmp.version().to_string()).await;
             match (restored, incoming) {
                 (Some(restored), Some(incoming)) => {
                     origin.check(&restored.origin)?;

@@ -8,17 +8,17 @@ use tempfile::TempDir;
 use super::*;
 use crate::{Durability, Extent, SandboxSubject, Saving, Subject};
 
-fn snapshots() -> (TempDir, Snapshots) {
+pub(crate) fn snapshots() -> (TempDir, Snapshots) {
     let top = tempfile::tempdir().unwrap();
     let snapshots = Snapshots::new(top.path().join("snapshots"));
     (top, snapshots)
 }
 
-fn name(text: &str) -> SnapshotName {
+pub(crate) fn name(text: &str) -> SnapshotName {
     text.parse().unwrap()
 }
 
-fn subject() -> Subject {
+pub(crate) fn subject() -> Subject {
     Subject::Sandbox(SandboxSubject {
         name: "web".to_owned(),
         labels: [("a".to_owned(), "b".to_owned())].into(),
@@ -27,7 +27,7 @@ fn subject() -> Subject {
 }
 
 /// A memory that others share, with a mark on its first pages.
-fn base(top: &TempDir) -> File {
+pub(crate) fn base(top: &TempDir) -> File {
     let path = top.path().join("a template's memory");
     let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     file.set_len(MemorySize::MIN.bytes()).unwrap();
@@ -54,7 +54,7 @@ fn saved(memory: File, base: &File) -> SavedMachine {
     }
 }
 
-fn save(snapshots: &Snapshots, base: &File, extent: Extent) -> SnapshotDraft {
+pub(crate) fn save(snapshots: &Snapshots, base: &File, extent: Extent) -> SnapshotDraft {
     let draft = snapshots.draft().unwrap();
     let saving = Saving::begin(draft.path(), Some(base), extent).unwrap();
     let saved = saved(saving.memory().unwrap(), base);
