@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cellule_engine::EngineChoice;
 use cellule_image::{Error as ImageError, Options};
-use cellule_snapshot::{Durability, Extent, SavedFiles, SnapshotName};
+use cellule_snapshot::{Durability, Extent, SavedFiles, SnapshotDraft, SnapshotName};
 use cellule_supervisor::{SandboxName, SandboxSpec, SaveOutcome, SaveRequest, SavedSandbox};
 
 use crate::copy::{Unstarted, spec_of_copy};
@@ -67,10 +67,23 @@ impl Sandbox {
             labels,
         };
         let outcome = self.link_mut().save(request).await?;
-        let name = name.map_or_else(|| snapshots.free_name(&stem), Ok)?;
-        let files = draft.publish(&name)?;
+        let (name, files) = publish(draft, name, &stem)?;
         Ok(Snapshotted { name, files, outcome })
     }
+}
+
+fn publish(
+    draft: SnapshotDraft,
+    name: Option<SnapshotName>,
+    stem: &str,
+) -> Result<(SnapshotName, SavedFiles), Error> {
+    Ok(match name {
+        Some(name) => {
+            let files = draft.publish(&name)?;
+            (name, files)
+        }
+        None => draft.publish_numbered(stem)?,
+    })
 }
 
 impl Host {
@@ -133,9 +146,7 @@ impl Host {
         let here = engine.engine(self.qemu().map(std::path::PathBuf::from)).origin().await;
         here.map_err(Error::Engine)?.check(&files.manifest().origin).map_err(Error::SnapshotElsewhere)?;
         let stem = files.manifest().sandbox().map(|sandbox| sandbox.name.clone()).unwrap_or_default();
-        let name = name.map_or_else(|| snapshots.free_name(&stem), Ok)?;
-        let files = draft.publish(&name)?;
-        Ok((name, files))
+        publish(draft, name, &stem)
     }
 
     /// Whatever of a specification leads to something on a host leads to what is here: a snapshot may come from anywhere.

@@ -43,19 +43,16 @@ impl Unfinished {
         self.dir.path()
     }
 
-    /// Gives it its name. `false` if something has that name, and then nothing is left of it.
-    pub(crate) fn appear(self, place: &Path) -> Result<bool, Error> {
-        let draft = self.dir.keep();
-        let renamed = fs::rename(&draft, place);
-        if renamed.is_err() {
-            _ = fs::remove_dir_all(&draft);
-        }
-        match renamed {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(false),
+    /// Gives it its name. If something has that name, it is given back.
+    pub(crate) fn appear(self, place: &Path) -> Result<Option<Self>, Error> {
+        match fs::rename(self.dir.path(), place) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(Some(self)),
             renamed => renamed.map_err(Error::io("put in place", place))?,
         }
+        // There is nothing to be removed under its former name.
+        _ = self.dir.keep();
         sync_dir(place.parent().unwrap_or(Path::new("/")))?;
-        Ok(true)
+        Ok(None)
     }
 }
 

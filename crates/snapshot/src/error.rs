@@ -42,6 +42,9 @@ pub enum Error {
     /// No snapshot has this name.
     #[error("there is no snapshot {0:?}")]
     NoSuchSnapshot(String),
+    /// A text that cannot be a snapshot's name.
+    #[error("{0:?} cannot be a snapshot's name")]
+    NoName(String),
     /// A snapshot has this name already.
     #[error("there is a snapshot {0:?} already")]
     NameTaken(String),

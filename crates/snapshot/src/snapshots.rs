@@ -114,17 +114,14 @@ impl Snapshots {
     }
 
     /// A name that nothing has: `stem` and a number.
-    ///
-    /// # Errors
-    /// The directory cannot be read, or `stem` cannot be the beginning of a name.
-    pub fn free_name(&self, stem: &str) -> Result<SnapshotName, Error> {
+    fn free_name(&self, stem: &str) -> Result<SnapshotName, Error> {
         let taken: std::collections::HashSet<_> = entries(&self.dir)?
             .into_iter()
             .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
             .collect();
         let names = (1_u64..).map(|number| format!("{stem}-{number}"));
         let free = names.into_iter().find(|name| !taken.contains(name)).unwrap_or_default();
-        free.parse().map_err(|_| Error::NoSuchSnapshot(free))
+        free.parse().map_err(|_| Error::NoName(free))
     }
 
     fn place(&self, name: &SnapshotName) -> PathBuf {
@@ -158,12 +155,32 @@ impl SnapshotDraft {
     /// # Errors
     /// The name is taken, or what is there is no saved machine; then nothing is left of it.
     pub fn publish(self, name: &SnapshotName) -> Result<SavedFiles, Error> {
-        let files = self.files()?;
-        let place = self.snapshots.place(name);
-        if !self.dir.appear(&place)? {
-            return Err(Error::NameTaken(name.to_string()));
+        self.put(name)?.map_err(|_taken| Error::NameTaken(name.to_string()))
+    }
+
+    /// Gives it `stem` and a number that nothing else has.
+    ///
+    /// # Errors
+    /// `stem` cannot be the beginning of a name, or what is there is no saved machine; then nothing is left of it.
+    pub fn publish_numbered(mut self, stem: &str) -> Result<(SnapshotName, SavedFiles), Error> {
+        loop {
+            let name = self.snapshots.free_name(stem)?;
+            match self.put(&name)? {
+                Ok(files) => return Ok((name, files)),
+                // Somebody was faster.
+                Err(draft) => self = draft,
+            }
         }
-        Ok(SavedFiles::at(place, files.manifest().clone()))
+    }
+
+    /// Puts it in its place, or gives it back if something is there.
+    fn put(self, name: &SnapshotName) -> Result<Result<SavedFiles, Self>, Error> {
+        let files = self.files()?;
+        let (snapshots, place) = (self.snapshots.clone(), self.snapshots.place(name));
+        Ok(match self.dir.appear(&place)? {
+            None => Ok(SavedFiles::at(place, files.manifest().clone())),
+            Some(dir) => Err(Self { snapshots, dir }),
+        })
     }
 }
 

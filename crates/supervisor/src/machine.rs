@@ -124,7 +124,8 @@ pub(crate) async fn introduce(
     let answer = running.handshake(Some(configuration(spec)?)).await?;
     if running.base.is_none() {
         steps.guests(&answer);
-    } else if let Err(error) = running.session.go_on().await {
+    }
+    if let Err(error) = running.session.go_on().await {
         return Err(better_reason(&*running.machine, Failure::call(&error)).await);
     }
     steps.tell("handshake", begun);

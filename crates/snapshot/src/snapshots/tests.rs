@@ -112,7 +112,13 @@ fn a_name_is_given_once_and_a_draft_leaves_nothing() {
     let unsaved = snapshots.draft().unwrap().publish(&name("two"));
     assert!(matches!(unsaved, Err(Error::Io { .. })));
     assert_eq!(fs::read_dir(snapshots.dir()).unwrap().count(), 1);
-    assert_eq!(snapshots.free_name("one").unwrap(), name("one-1"));
+    for number in 1..=2 {
+        let (given, _) = save(&snapshots, &base, Extent::Changes).publish_numbered("one").unwrap();
+        assert_eq!(given, name(&format!("one-{number}")));
+    }
+    let bad = save(&snapshots, &base, Extent::Changes).publish_numbered("no/name");
+    assert!(matches!(bad, Err(Error::NoName(_))));
+    assert_eq!(fs::read_dir(snapshots.dir()).unwrap().count(), 3);
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Draft {
         // Only damage can be there: what can be used was found when this began.
         directory::remove(&place)?;
         directory::remove(&self.templates.failed(&id))?;
-        if !self.dir.appear(&place)? {
+        if self.dir.appear(&place)?.is_some() {
             return Err(Error::NameTaken(id.to_string()));
         }
         // It is there and can be used, whether or not others could be removed.

@@ -70,15 +70,24 @@ impl Supervisor {
         let (Some(machine), Some(session), Some(request)) = (self.machine.clone(), session, request) else {
             return self.pending.push_back(Input::Saved(ticket));
         };
-        if paused && !self.saves.held.load(Ordering::Relaxed) {
-            let why = "its programs did not stand still before it was paused; resume it first";
-            self.saves.done.insert(ticket, Err(why.to_owned()));
-            return self.pending.push_back(Input::Saved(ticket));
-        }
+        let base = self.saves.base.as_ref().map(File::try_clone).transpose();
+        let base = match base {
+            Ok(_) if paused && !self.saves.held.load(Ordering::Relaxed) => {
+                Err("its programs did not stand still before it was paused; resume it first".to_owned())
+            }
+            base => base.map_err(|error| chain(&error)),
+        };
+        let base = match base {
+            Ok(base) => base,
+            Err(why) => {
+                self.saves.done.insert(ticket, Err(why));
+                return self.pending.push_back(Input::Saved(ticket));
+            }
+        };
         let job = SaveJob {
             machine,
             session,
-            base: self.saves.base.as_ref().and_then(|base| base.try_clone().ok()),
+            base,
             sandbox: SavedSandbox { spec: (*self.spec).clone(), main: None },
             name: self.dir.name().map_or_else(|| self.spec.id.to_string(), |name| name.to_string()),
             request,
