@@ -230,6 +230,21 @@ fn the_one_not_used_for_longest_makes_room_for_another() {
     let left = only(&home);
     assert_ne!(left, first);
     _ = run(&home, &["--memory", "300m"]);
+    // What the configuration says counts where no option does.
+    let config = home.file("config.toml");
+    fs::write(&config, "[templates]\ncache = \"80m\"\n").unwrap();
+    thread::sleep(Duration::from_millis(50));
+    _ = home.run(["base", "true"]).env("CELLULE_CONFIG", &config).output().exits(0);
+    assert_ne!(only(&home), left);
+    fs::write(&config, "[templates]\ncahce = \"80m\"\n").unwrap();
+    let refused = home.run(["base", "true"]).env("CELLULE_CONFIG", &config).output().exits(125);
+    _ = refused.says(&["config.toml is not a configuration", "cahce", "expected `cache`"]);
+    _ = home
+        .run(["base", "true"])
+        .env("CELLULE_CONFIG", "/no/such/file")
+        .output()
+        .exits(125)
+        .says(&["/no/such/file"]);
     leftovers::assert_none(&home);
 }
 

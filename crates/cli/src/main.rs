@@ -8,6 +8,7 @@ mod blocking;
 mod bridge;
 mod command;
 mod completion;
+mod config;
 mod copy;
 mod detach_keys;
 mod each;

@@ -20,6 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::library_failure;
 
@@ -102,8 +103,11 @@ impl PoolDocument {
     }
 
     /// What its machines are started as.
-    pub(crate) fn builder(&self, host: &Host) -> Result<Builder, cellule::Error> {
-        let builder = host.sandbox(&self.image).cpus(self.cpus)?.memory(self.memory)?.engine(self.engine());
+    pub(crate) fn builder(&self, host: &Host) -> Result<Builder, Failure> {
+        let cache = Config::read()?.template_cache();
+        let sized = host.sandbox(&self.image).cpus(self.cpus).and_then(|builder| builder.memory(self.memory));
+        let builder = sized.map_err(|error| library_failure::of(&error))?;
+        let builder = builder.engine(self.engine()).template_cache(cache);
         let builder = self.warmup.iter().fold(builder, Builder::warm_up);
         let builder = self.warmup_detach.iter().fold(builder, Builder::warm_up_detached);
         let builder = self.ready_port.iter().fold(builder, |builder, port| builder.ready_port(*port));

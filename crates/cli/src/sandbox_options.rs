@@ -9,6 +9,7 @@ use cellule::{
     TerminalSize,
 };
 
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::pool::PoolDocument;
 use crate::report::Report;
@@ -93,9 +94,10 @@ pub(crate) struct SandboxOptions {
     /// Boot the machine at each start; otherwise it goes on from where the first one like it had booted
     #[arg(long)]
     cold: bool,
-    /// What all templates together may take on disk; those not used for longest make room
-    #[arg(long, default_value = "4g", value_name = "SIZE", value_parser = quantity::parse_size)]
-    template_cache: u64,
+    /// What all templates together may take on disk; those not used for longest make room [default: the configuration's,
+    /// else 4g]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::parse_size)]
+    template_cache: Option<u64>,
     /// Run this in the image's shell before the machine is saved as a template, with the image's own settings; what it
     /// leaves is in each sandbox with the same warm-up
     #[arg(long, value_name = "COMMAND", conflicts_with = "cold")]
@@ -182,6 +184,10 @@ impl SandboxOptions {
         if let Some(dir) = self.workdir.as_deref().filter(|dir| !dir.is_empty() && !dir.starts_with('/')) {
             return Err(Failure::new(format!("--workdir {dir}: it must begin with a slash")));
         }
+        let template_cache = match self.template_cache {
+            Some(bytes) => bytes,
+            None => Config::read()?.template_cache(),
+        };
         let variables = environment::read(&self.env_file, &self.env)?;
         let stdin = match (self.interactive, attached) {
             (false, _) => Stdin::None,
@@ -197,7 +203,7 @@ impl SandboxOptions {
             .engine(self.engine)
             .read_only(self.read_only)
             .cold(self.cold)
-            .template_cache(self.template_cache)
+            .template_cache(template_cache)
             .pull(self.pull)
             .image_options(self.get.options(watch))
             .progress(move |progress| match progress {

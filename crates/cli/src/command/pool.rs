@@ -138,7 +138,7 @@ fn make(create: Create) -> Result<(), Failure> {
     // What is wrong with the image or the engine is told here, where somebody reads it.
     let watch = std::sync::Arc::new(crate::watch::Watch::new(false));
     let on_boot = std::sync::Arc::clone(&watch);
-    let builder = document.builder(&host).map_err(|error| library_failure::of(&error))?;
+    let builder = document.builder(&host)?;
     let builder = builder.progress(move |progress| {
         if let cellule::Progress::Boot(progress) = progress {
             on_boot.boot(*progress);

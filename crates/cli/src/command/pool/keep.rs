@@ -26,7 +26,7 @@ pub(super) fn keep(name: &PoolName) -> Result<(), Failure> {
     super::super::runtime()?.block_on(async {
         let mut end = signal(SignalKind::terminate()).map_err(failed)?;
         let library = |error: cellule::Error| library_failure::of(&error);
-        let prepared = pool.document().builder(&host).map_err(library)?.prepare().await.map_err(library)?;
+        let prepared = pool.document().builder(&host)?.prepare().await.map_err(library)?;
         let kept = Pool::start_in(prepared, pool.document().options(), pool.ready()).map_err(library)?;
         let mut stats = kept.watch();
         stats.mark_changed();
