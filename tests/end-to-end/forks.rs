@@ -187,6 +187,27 @@ fn a_paused_parent_stays_so_and_its_copies_run() {
 }
 
 #[test]
+fn a_parent_that_is_written_to_meanwhile_is_copied_whole() {
+    let home = Home::new();
+    let parent = home.detached(["--name", "web", "base", "sleep", "1000"]);
+    // What comes over the port of a guest that stands still is put into its memory all the same.
+    let zeros = std::fs::File::open("/dev/zero").unwrap();
+    let flood = parent.exec(&["-i"], &["sh", "-c", "cat > /dev/null"]).with(|call| _ = call.stdin(zeros));
+    let mut flood = flood.start_raw();
+    for _ in 0..6 {
+        let copy = home.named(&fork(&home, &["web"])[0]);
+        assert_eq!(copy.sh("echo well"), "well\n");
+        _ = copy.remove();
+        assert_eq!(parent.sh("echo well"), "well\n");
+    }
+    assert!(flood.try_wait().unwrap().is_none(), "what was being written to is gone");
+    flood.kill().unwrap();
+    _ = flood.wait();
+    _ = parent.remove();
+    leftovers::assert_none(&home);
+}
+
+#[test]
 fn what_cannot_be_forked_says_why_and_leaves_nothing() {
     let home = Home::new();
     _ = home.cellule(["fork", "nobody"]).output().exits(125).says(&["there is no sandbox"]);

@@ -113,12 +113,6 @@ fn a_burst_waits_for_its_turn_and_more_are_kept_ready_for_the_next() {
 #[test]
 fn an_idle_pool_shrinks_to_its_least_and_a_full_one_says_so() {
     let home = Home::new();
-    create(&home, &["--min", "0", "--max", "1", "--idle-timeout", "2s", "--acquire-timeout", "1s"]);
-    assert_eq!(counts(&home), (0, 0));
-    let refused = home.cellule(["run", "-q", "--pool", "pool", "true"]).output().exits(125);
-    _ = refused.says(&["no machine ready within 1 s", "pool stats"]);
-    remove(&home);
-
     create(&home, &["--min", "1", "--max", "2", "--idle-timeout", "20s", "--acquire-timeout", "2s"]);
     let run = || home.cellule(["run", "-q", "-d", "--pool", "pool", "sleep", "1000"]).output();
     let first = run().exits(0).out();
@@ -130,6 +124,22 @@ fn an_idle_pool_shrinks_to_its_least_and_a_full_one_says_so() {
     }
     eventually("two are ready", HANG, || counts(&home).0 == 2);
     eventually("one is enough", HANG, || counts(&home) == (1, 0) && stats(&home)["wanted"] == 1);
+    remove(&home);
+}
+
+#[test]
+fn a_claim_that_is_given_up_costs_no_machine_and_the_pool_goes_on() {
+    let home = Home::new();
+    create(&home, &["--min", "1", "--max", "2"]);
+    for after in [20, 35, 50, 70, 100] {
+        let call = home.cellule(["run", "-q", "--pool", "pool", "sleep", "1000"]).start();
+        thread::sleep(std::time::Duration::from_millis(after));
+        call.signal(rustix::process::Signal::KILL);
+        _ = call.wait();
+        let words = ["run", "-q", "--pool", "pool", "echo", "well"];
+        assert_eq!(home.cellule(words).output().exits(0).out(), "well\n", "after {after} ms");
+    }
+    _ = home.ps(["-a"]);
     remove(&home);
 }
 
@@ -198,8 +208,8 @@ fn whoever_keeps_it_or_is_kept_may_be_killed() {
 fn mistakes_are_told_where_they_are_made() {
     let home = Home::new();
     let pool = |words: &[&str]| home.cellule([&["pool"], words].concat()).output().exits(125);
-    _ = pool(&["create", "pool", "--image", "base", "--min", "3", "--max", "2"])
-        .says(&["there would be none"]);
+    _ = pool(&["create", "pool", "--image", "base", "--min", "3", "--max", "2"]).says(&["that is no pool"]);
+    _ = pool(&["create", "pool", "--image", "base", "--min", "0"]).says(&["at least one"]);
     _ = pool(&["create", "pool", "--image", "/no/such/image"]).says(&["/no/such/image"]);
     _ = pool(&["create", "pool", "--image", "base", "--memory", "1m"]).says(&["--memory"]);
     _ = pool(&["rm", "pool"]).says(&["no pool", "pool ls"]);
@@ -218,6 +228,11 @@ fn mistakes_are_told_where_they_are_made() {
     );
     let words = ["run", "-q", "--pool", "pool", "no-such-program"];
     _ = home.cellule(words).output().exits(127).says(&["no-such-program"]);
+    // Whoever is refused takes no machine from others.
+    assert_eq!(stats(&home)["failed"], 0);
     _ = named.remove();
+    // What cannot be read can be removed.
+    fs::write(home.path().join("pools/pool/pool.json"), "{").unwrap();
+    _ = home.cellule(["run", "--pool", "pool", "true"]).output().exits(125).says(&["pool rm pool"]);
     remove(&home);
 }

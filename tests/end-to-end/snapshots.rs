@@ -326,7 +326,7 @@ fn without_room_for_it_there_is_no_snapshot_and_the_sandbox_goes_on() {
     let left = fs::read_dir(&snapshots).unwrap().count();
     _ = sandbox.remove();
     assert!(Command::new("umount").arg(&snapshots).status().unwrap().success());
-    _ = outcome.exits(125).says(&["goes on", "no space left", "snapshot prune"]);
+    _ = outcome.exits(125).says(&["goes on", "no space left", "snapshot rm"]);
     assert_eq!((well.exits(0).out().as_str(), left), ("well\n", 0));
     leftovers::assert_none(&home);
 }

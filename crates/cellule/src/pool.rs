@@ -5,8 +5,7 @@
 //!                         │ failed     │ died, or nobody needs it
 //!                         └────────────┴──▶ free
 //! ```
-//! A pool keeps as many ready as it is asked to, and one more each time that there was none when somebody came, up to its
-//! most. What is in use counts; so a pool is a limit too. Nothing is used twice: what was a sandbox ends, and another machine
+//! A pool keeps as many ready as it is asked to, and one more each time that the last one was taken, up to its most. What is in use counts; so a pool is a limit too. Nothing is used twice: what was a sandbox ends, and another machine
 //! takes its place.
 
 mod keeper;
@@ -15,12 +14,12 @@ mod ready;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cellule_supervisor::{SandboxError, SandboxName};
+use cellule_supervisor::{SandboxError, SandboxId, SandboxName};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::keeper::Keeper;
+use self::keeper::{Keeper, LONGEST};
 use self::ready::Ready;
 use crate::copy::with_id;
 use crate::{Builder, Error, Prepared, Sandbox};
@@ -28,7 +27,7 @@ use crate::{Builder, Error, Prepared, Sandbox};
 /// How a pool is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolOptions {
-    /// How many are kept ready.
+    /// How many are kept ready: at least one.
     pub min: usize,
     /// How many there are at most, those in use included.
     pub max: usize,
@@ -118,6 +117,11 @@ impl Pool {
     }
 
     fn keep(prepared: Prepared, options: PoolOptions, ready: Ready) -> Result<Self, Error> {
+        if options.min == 0 || options.min > options.max {
+            let value = format!("{} of {}", options.min, options.max);
+            let why = "at least one is kept ready, and no more than there are at most";
+            return Err(Error::Option { option: "--min", value, why });
+        }
         let (keeper, stats) = Keeper::new(&prepared, options.clone(), ready.clone())?;
         let over = watch::Sender::new(false);
         let keeping = tokio::spawn(keeper.keep(over.subscribe()));
@@ -188,18 +192,37 @@ async fn claim(
 ) -> Result<Sandbox, Error> {
     let host = prepared.host().clone();
     let sandboxes = host.sandboxes()?;
-    let until = Instant::now() + within;
+    let until = Instant::now() + within.min(LONGEST);
     loop {
         let Ok(id) = tokio::time::timeout_at(until, ready.take()).await else {
             let note = stats.borrow().note.clone();
             return Err(Error::PoolEmpty { within, note });
         };
+        let mut taken = Taken { ready, id: Some(id.clone()) };
         let spec = with_id(prepared.spec(), id);
         match cellule_supervisor::Sandbox::claim(&sandboxes, spec.clone(), name.clone()).await {
-            Ok(link) => return Ok(Sandbox::of_link(host, spec, name, link)),
+            Ok(link) => {
+                taken.id = None;
+                return Ok(Sandbox::of_link(host, spec, name, link));
+            }
             // It died while it waited: the next one.
-            Err(SandboxError::SupervisorGone { .. }) => {}
+            Err(SandboxError::SupervisorGone { .. }) => taken.id = None,
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A machine that was taken and is not claimed yet. Given up, it is there for others: one that was claimed all the same, or
+/// died, is no more than a place that nobody finds anything at.
+struct Taken<'a> {
+    ready: &'a Ready,
+    id: Option<SandboxId>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            _ = self.ready.put(id);
         }
     }
 }

@@ -122,7 +122,7 @@ impl Failure {
             }
         }
         for hint in &self.hints {
-            _ = writeln!(text, "  hint: {hint}");
+            _ = writeln!(text, "  hint: {}", printable(hint));
         }
         text
     }
@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn escape_sequences_do_not_reach_the_terminal() {
-        let failure = Failure::new("bad name \x1b[2J").detail("console", "\x1b]0;title\x07 panic\r");
+        let failure =
+            Failure::new("bad name \x1b[2J").detail("console", "\x1b]0;title\x07 panic\r").hint("\x1b[2J");
         assert!(!failure.render().contains(['\x1b', '\x07', '\r']));
     }
 

@@ -23,6 +23,7 @@ mod line;
 mod listing;
 mod live;
 mod moment;
+mod output_file;
 mod pool;
 mod quantity;
 mod relay;

@@ -93,6 +93,13 @@ impl PoolDocument {
         self.engine.parse().unwrap_or_default()
     }
 
+    /// What its warm-up may take, by what a supervisor lets it take.
+    pub(crate) fn warm_up_limit(&self) -> Duration {
+        let commands = u32::try_from(self.warmup.len()).unwrap_or(u32::MAX);
+        let waits = u32::try_from(self.ready_cmd.len() + self.ready_port.len()).unwrap_or(u32::MAX);
+        Duration::from_secs(600).saturating_mul(commands) + Duration::from_secs(120).saturating_mul(waits)
+    }
+
     pub(crate) fn options(&self) -> PoolOptions {
         PoolOptions {
             min: self.min,
@@ -107,11 +114,15 @@ impl PoolDocument {
         let cache = Config::read()?.template_cache();
         let sized = host.sandbox(&self.image).cpus(self.cpus).and_then(|builder| builder.memory(self.memory));
         let builder = sized.map_err(|error| library_failure::of(&error))?;
-        let builder = builder.engine(self.engine()).template_cache(cache);
+        Ok(self.warm(builder.engine(self.engine()).template_cache(cache)))
+    }
+
+    /// With what ran in its machines before they were saved.
+    pub(crate) fn warm(&self, builder: Builder) -> Builder {
         let builder = self.warmup.iter().fold(builder, Builder::warm_up);
         let builder = self.warmup_detach.iter().fold(builder, Builder::warm_up_detached);
         let builder = self.ready_port.iter().fold(builder, |builder, port| builder.ready_port(*port));
-        Ok(self.ready_cmd.iter().fold(builder, Builder::ready_command))
+        self.ready_cmd.iter().fold(builder, Builder::ready_command)
     }
 }
 
@@ -121,24 +132,41 @@ impl PoolDir {
         let path = all(host).join(name.to_string());
         let made = || -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(all(host))?;
-            fs::DirBuilder::new().mode(0o700).create(&path)?;
-            write(&path, POOL, &document)
+            // Whole or not at all.
+            let draft = tempfile::Builder::new().prefix(".tmp-").tempdir_in(all(host))?;
+            write(draft.path(), POOL, &document)?;
+            fs::rename(draft.path(), &path)?;
+            _ = draft.keep();
+            Ok(())
         };
         made().map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Failure::new(format!("there is a pool {name} already"))
-                .hint(format!("choose another name, or remove that one: cellule pool rm {name}")),
+            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => {
+                Failure::new(format!("there is a pool {name} already"))
+                    .hint(format!("choose another name, or remove that one: cellule pool rm {name}"))
+            }
             _ => Failure::because(format!("cannot make {}", path.display()), &error),
         })?;
         Ok(Self { name: name.to_string(), path, document })
+    }
+
+    /// The directory of a pool, whatever is in it, to be removed.
+    pub(crate) fn to_remove(host: &Host, name: &PoolName) -> Result<Removable, Failure> {
+        let path = all(host).join(name.to_string());
+        if path.exists() { Ok(Removable { name: name.to_string(), path }) } else { Err(none(name)) }
+    }
+
+    /// The same of this one.
+    pub(crate) fn removable(&self) -> Removable {
+        Removable { name: self.name.clone(), path: self.path.clone() }
     }
 
     /// The pool of this name.
     pub(crate) fn find(host: &Host, name: &PoolName) -> Result<Self, Failure> {
         let path = all(host).join(name.to_string());
         let document: PoolDocument = read(&path.join(POOL)).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Failure::new(format!("there is no pool {name}"))
-                .hint("cellule pool ls lists those that there are"),
-            _ => Failure::because(format!("cannot read the pool {name}"), &error),
+            io::ErrorKind::NotFound if !path.exists() => none(name),
+            _ => Failure::because(format!("cannot read the pool {name}"), &error)
+                .hint(format!("make it anew: cellule pool rm {name}")),
         })?;
         if document.format != FORMAT {
             let found = document.format;
@@ -178,23 +206,17 @@ impl PoolDir {
 
     /// The lock, if no keeper has it; then it is held for as long as the file is open.
     pub(crate) fn try_lock(&self) -> io::Result<Option<File>> {
-        let path = self.path.join("lock");
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        try_lock(&self.path, FlockOperation::NonBlockingLockExclusive)
     }
 
     /// Whether somebody keeps it.
     pub(crate) fn is_kept(&self) -> bool {
-        matches!(self.try_lock(), Ok(None))
+        self.removable().is_kept()
     }
 
     /// What its keeper last told; none before it told anything.
     pub(crate) fn state(&self) -> Option<PoolState> {
-        read(&self.path.join(STATE)).ok().filter(|state: &PoolState| state.format == FORMAT)
+        self.removable().state()
     }
 
     pub(crate) fn tell(&self, stats: PoolStats) -> io::Result<()> {
@@ -233,6 +255,60 @@ impl PoolDir {
     }
 }
 
+/// The directory of a pool, of which nothing need be right.
+#[derive(Debug)]
+pub(crate) struct Removable {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+impl Removable {
+    pub(crate) fn try_lock(&self) -> io::Result<Option<File>> {
+        try_lock(&self.path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Whether somebody keeps it. Who only looks is in nobody's way.
+    pub(crate) fn is_kept(&self) -> bool {
+        matches!(try_lock(&self.path, FlockOperation::NonBlockingLockShared), Ok(None))
+    }
+
+    pub(crate) fn state(&self) -> Option<PoolState> {
+        read(&self.path.join(STATE)).ok().filter(|state: &PoolState| state.format == FORMAT)
+    }
+}
+
+fn none(name: &PoolName) -> Failure {
+    Failure::new(format!("there is no pool {name}")).hint("cellule pool ls lists those that there are")
+}
+
+fn try_lock(dir: &Path, how: FlockOperation) -> io::Result<Option<File>> {
+    let path = dir.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match flock(&file, how) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An image as it is named from anywhere: a path in it may be one from here.
+pub(crate) fn from_anywhere(image: &str) -> io::Result<String> {
+    let absolute = |prefix: &str, path: &str| -> io::Result<String> {
+        let path = std::path::absolute(path)?;
+        let path = path.to_str().ok_or_else(|| io::Error::other("a path that is no text"))?;
+        Ok(format!("{prefix}{path}"))
+    };
+    for prefix in ["oci:", "docker-archive:", "tar:", "dir:"] {
+        if let Some(path) = image.strip_prefix(prefix).filter(|path| !path.is_empty()) {
+            return absolute(prefix, path);
+        }
+    }
+    if matches!(image, "." | "..") || ["./", "../"].iter().any(|start| image.starts_with(start)) {
+        return absolute("", image);
+    }
+    Ok(image.to_owned())
+}
+
 fn all(host: &Host) -> PathBuf {
     host.home().join("pools")
 }
@@ -269,6 +345,22 @@ mod tests {
             max: 2,
             idle_timeout_ms: 1000,
             acquire_timeout_ms: 2000,
+        }
+    }
+
+    #[test]
+    fn an_image_of_here_is_named_from_anywhere() {
+        let here = std::env::current_dir().unwrap().display().to_string();
+        let cases = [
+            ("python:3", "python:3".to_owned()),
+            ("base", "base".to_owned()),
+            ("/a/b", "/a/b".to_owned()),
+            ("./a.tar", format!("{here}/a.tar")),
+            ("oci:a:tag", format!("oci:{here}/a:tag")),
+            ("tar:/a", "tar:/a".to_owned()),
+        ];
+        for (image, expected) in cases {
+            assert_eq!(from_anywhere(image).unwrap(), expected);
         }
     }
 

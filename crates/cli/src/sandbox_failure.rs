@@ -23,7 +23,7 @@ pub(crate) fn failure(error: &SandboxError) -> Failure {
             let mut failure = Failure::new("the sandbox goes on, and was not saved");
             failure.cause(why.clone());
             if why.contains("no space left") {
-                failure.hint("free some space there: cellule snapshot prune, cellule template prune")
+                failure.hint("free some space there: cellule snapshot rm, cellule template prune --all")
             } else {
                 failure
             }

@@ -257,7 +257,7 @@ impl SandboxOptions {
     /// What the library checks as it takes it.
     fn checked(&self, builder: Builder, pool: Option<&PoolDocument>) -> Result<Builder, cellule::Error> {
         let mut builder = match pool {
-            Some(pool) => builder.cpus(pool.cpus)?.memory(pool.memory)?.engine(pool.engine()),
+            Some(pool) => pool.warm(builder.cpus(pool.cpus)?.memory(pool.memory)?.engine(pool.engine())),
             None => builder.cpus(self.cpus)?.memory(self.memory)?,
         };
         if let Some(name) = &self.name {

@@ -4,14 +4,16 @@
 //! The thread ends when the engine's process does, since that closes the other end.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use rustix::fs::{Mode, OFlags, openat, renameat};
 use tokio::sync::oneshot;
 
 use crate::ConsoleLog;
@@ -82,28 +84,41 @@ impl Tail {
 /// An open [`ConsoleLog`].
 struct Log {
     at: ConsoleLog,
+    /// Its directory, which may be renamed meanwhile.
+    dir: OwnedFd,
+    name: OsString,
     file: File,
     size: u64,
 }
 
 impl Log {
     fn open(at: ConsoleLog) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&at.path)?;
+        let dir = at.path.parent().unwrap_or(Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(dir, flags, Mode::empty())?;
+        let name = at.path.file_name().unwrap_or_default().to_os_string();
+        let file = open_in(&dir, &name)?;
         let size = file.metadata()?.len();
-        Ok(Self { at, file, size })
+        Ok(Self { at, dir, name, file, size })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.size > 0 && self.size + bytes.len() as u64 > self.at.limit {
-            let mut former = self.at.path.clone().into_os_string();
+            let mut former = self.name.clone();
             former.push(".1");
-            std::fs::rename(&self.at.path, PathBuf::from(former))?;
-            *self = Self::open(self.at.clone())?;
+            renameat(&self.dir, &self.name, &self.dir, &former)?;
+            self.file = open_in(&self.dir, &self.name)?;
+            self.size = 0;
         }
         self.file.write_all(bytes)?;
         self.size += bytes.len() as u64;
         Ok(())
     }
+}
+
+fn open_in(dir: &OwnedFd, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 #[cfg(test)]
@@ -132,6 +147,15 @@ mod tests {
         }
         assert_eq!(std::fs::read(&path)?, b"thr.");
         assert_eq!(std::fs::read(dir.path().join("console.log.1"))?, b"one.two.");
+        // Wherever its directory is by now.
+        let moved = dir.path().with_extension("moved");
+        std::fs::rename(dir.path(), &moved)?;
+        log.write(b"four")?;
+        log.write(b"five")?;
+        let (now, before) =
+            (std::fs::read(moved.join("console.log")), std::fs::read(moved.join("console.log.1")));
+        std::fs::remove_dir_all(&moved)?;
+        assert_eq!((now?, before?), (b"five".to_vec(), b"thr.four".to_vec()));
         Ok(())
     }
 

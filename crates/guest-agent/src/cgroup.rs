@@ -125,8 +125,9 @@ impl Cgroups {
 
     /// Lets them go on, if they were held.
     pub(crate) fn release(&self) -> Result<(), Fault> {
-        if self.held.swap(false, Ordering::Relaxed) {
+        if self.held.load(Ordering::Relaxed) {
             fs::write(self.parent.join("cgroup.freeze"), "0").context("release the programs")?;
+            self.held.store(false, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -71,6 +71,17 @@ fn wall_clock_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(0)
 }
 
+/// Whether all that was asked for was done.
+fn done(answer: &v1::HandshakeResponse) -> Result<(), CallError> {
+    match answer.problems.first() {
+        Some(problem) => {
+            let (code, message) = (Code::FailedPrecondition, calls::bounded(&problem.message));
+            Err(CallError::Refused { code, message })
+        }
+        None => Ok(()),
+    }
+}
+
 /// A session with the agent of one guest.
 ///
 /// Clones are handles to the same session. It ends when the byte stream does, when the guest breaks the protocol, or
@@ -133,12 +144,12 @@ impl Session {
     /// one is late by all of that; this one is on a beaten track.
     ///
     /// # Errors
-    /// When the session is lost or the agent does not answer within its limit.
+    /// When some do not go on, the session is lost or the agent does not answer within its limit.
     pub async fn go_on(&self) -> Result<(), CallError> {
         let wall_clock_ns = wall_clock_ns();
         let programs = Programs::Released.into();
         let request = v1::HandshakeRequest { wall_clock_ns, programs, ..v1::HandshakeRequest::default() };
-        self.shake(request).await.map(drop)
+        done(&self.shake(request).await?)
     }
 
     /// Holds all programs, until [`go_on`](Self::go_on) lets them go on, in this guest and in each copy of it.
@@ -147,14 +158,7 @@ impl Session {
     /// When some do not stand still, the session is lost or the agent does not answer within its limit.
     pub async fn hold(&self) -> Result<(), CallError> {
         let programs = Programs::Held.into();
-        let held = self.shake(v1::HandshakeRequest { programs, ..v1::HandshakeRequest::default() }).await?;
-        match held.problems.first() {
-            Some(problem) => {
-                let (code, message) = (Code::FailedPrecondition, calls::bounded(&problem.message));
-                Err(CallError::Refused { code, message })
-            }
-            None => Ok(()),
-        }
+        done(&self.shake(v1::HandshakeRequest { programs, ..v1::HandshakeRequest::default() }).await?)
     }
 
     /// Has the guest read ahead what programs need first, for copies of it to have it at hand.

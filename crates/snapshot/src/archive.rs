@@ -160,10 +160,12 @@ fn read_archive(dir: &Path, from: impl Read) -> Result<(), Error> {
     let path = dir.join(MEMORY);
     let (mut expected, mut sum, mut end) = (Expected::Manifest, Sha256::new(), 0);
     let mut whole = None;
-    for entry in tar.entries().map_err(cut)? {
+    // As they are: what follows an extension is read without a bound.
+    for entry in tar.entries().map_err(cut)?.raw(true) {
         let mut entry = entry.map_err(cut)?;
         let name = entry.path_bytes().into_owned();
         let name = String::from_utf8(name).ok().filter(|name| name.len() <= NAME_MAX);
+        let name = name.filter(|_| entry.header().entry_type() == tar::EntryType::Regular);
         let name = name.ok_or_else(|| damaged(Damage::Entry(String::new())))?;
         let limit = match (&expected, name.as_str()) {
             (Expected::Manifest, MANIFEST) => MANIFEST_MAX,
@@ -209,6 +211,9 @@ fn read_archive(dir: &Path, from: impl Read) -> Result<(), Error> {
                 let offset = name.strip_prefix(MEMORY).and_then(|name| name.strip_prefix('/'));
                 let offset = offset.and_then(|digits| u64::from_str_radix(digits, 16).ok());
                 let offset = offset.filter(|offset| *offset >= end && name == piece_name(*offset));
+                let pages = |bytes: u64| bytes.is_multiple_of(cellule_engine::PAGE);
+                let offset =
+                    offset.filter(|offset| pages(*offset) && pages(bytes.len() as u64) && !bytes.is_empty());
                 let offset = offset.ok_or_else(|| damaged(Damage::Entry(name)))?;
                 end = offset.saturating_add(bytes.len() as u64);
                 if end > manifest.memory.bytes {
@@ -317,7 +322,9 @@ mod tests {
             serde_json::to_vec(&manifest).unwrap()
         };
         let (good, devices) = (manifest(MemorySize::MIN.bytes()), b"the state of devices".as_slice());
-        let cases: [&[(&str, &[u8])]; 6] = [
+        let cases: [&[(&str, &[u8])]; 8] = [
+            &[("manifest.json", &good), ("devices", devices), ("memory/0000000000000000", &[])],
+            &[("manifest.json", &good), ("devices", devices), ("memory/0000000000000000", &[1; 4095])],
             &[("../manifest.json", &good)],
             &[("devices", devices)],
             &[("manifest.json", &manifest(u64::MAX))],
@@ -342,6 +349,18 @@ mod tests {
             let archive = zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap();
             let damage = refused(&snapshots, &archive);
             assert!(matches!(damage, Damage::Entry(_) | Damage::Pages), "{damage:?}");
+        }
+        // A name without end, of a kind that its reader would read whole.
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::XHeader, tar::EntryType::Symlink] {
+            let mut header = tar::Header::new_ustar();
+            header.as_ustar_mut().unwrap().name[..1].copy_from_slice(b"x");
+            header.set_entry_type(kind);
+            header.set_size(1 << 40);
+            header.set_cksum();
+            let archive =
+                zstd::encode_all(&[header.as_bytes().as_slice(), &[0; 4096]].concat()[..], 1).unwrap();
+            let damage = refused(&snapshots, &archive);
+            assert!(matches!(damage, Damage::Entry(_)), "{damage:?}");
         }
         drop(archive);
     }

@@ -46,7 +46,7 @@ impl Unfinished {
     /// Gives it its name. If something has that name, it is given back.
     pub(crate) fn appear(self, place: &Path) -> Result<Option<Self>, Error> {
         match fs::rename(self.dir.path(), place) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(Some(self)),
+            Err(error) if is_taken(error.kind()) => return Ok(Some(self)),
             renamed => renamed.map_err(Error::io("put in place", place))?,
         }
         // There is nothing to be removed under its former name.
@@ -54,6 +54,11 @@ impl Unfinished {
         sync_dir(place.parent().unwrap_or(Path::new("/")))?;
         Ok(None)
     }
+}
+
+/// What a rename onto a directory that is there is refused with, by one file system or another.
+fn is_taken(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
 }
 
 /// Removes what processes that died left half made, or half removed.
@@ -108,7 +113,8 @@ pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
         bin.close()
     });
     let removed = match moved {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => return Ok(()),
+        // A sweep may have taken the other name away.
         Err(_) => fs::remove_dir_all(dir),
         Ok(()) => return Ok(()),
     };

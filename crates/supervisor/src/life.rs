@@ -210,6 +210,8 @@ struct Waiting {
     signal: Vec<Ticket>,
     /// The first is under way while it is being saved.
     save: Vec<Ticket>,
+    /// Signals to be sent once it was saved.
+    later: Vec<(Ticket, i32)>,
     /// Answered by the end, whatever it is.
     end: Vec<Ticket>,
 }
@@ -223,8 +225,9 @@ pub(crate) struct Life {
     owned: bool,
     /// What asks its main program to stop, unless a request says otherwise.
     stop_signal: i32,
-    /// What asks it now.
+    /// What asks it now, and how long it has.
     signal: i32,
+    grace: Duration,
     waiting: Waiting,
     effects: Vec<Effect>,
 }
@@ -238,6 +241,7 @@ impl Life {
             owned: true,
             stop_signal,
             signal: stop_signal,
+            grace: Duration::ZERO,
             waiting: Waiting::default(),
             effects: Vec::new(),
         }
@@ -338,6 +342,10 @@ impl Life {
     /// Runs, and begins what waited for that.
     fn run(&mut self) {
         self.phase = Phase::Running;
+        for (ticket, signal) in std::mem::take(&mut self.waiting.later) {
+            self.waiting.signal.push(ticket);
+            self.effects.push(Effect::Signal { signal, all: false, ticket: Some(ticket) });
+        }
         if let Some(ticket) = self.waiting.start.take() {
             self.launch(ticket);
         }
@@ -409,9 +417,14 @@ impl Life {
     /// started is half of something.
     fn save_next(&mut self) {
         let Some(&ticket) = self.waiting.save.first() else { return };
+        let launching = matches!(self.main, Main::Launching(_));
         let paused = match self.phase {
-            Phase::Running if !matches!(self.main, Main::Launching(_)) => None,
-            Phase::Paused { idle } => Some(idle),
+            Phase::Running if !launching => None,
+            Phase::Paused { idle } if !launching => Some(idle),
+            // It goes no further, as long as it stands still.
+            Phase::Paused { .. } => {
+                return self.answer_all(|waiting| &mut waiting.save, Answer::Refused(Refusal::Starting));
+            }
             _ => return,
         };
         self.phase = Phase::Saving { paused };
@@ -458,6 +471,9 @@ impl Life {
         self.answer_all(|waiting| &mut waiting.pause, Answer::Refused(refusal));
         self.answer_all(|waiting| &mut waiting.resume, Answer::Refused(refusal));
         self.answer_all(|waiting| &mut waiting.save, Answer::Refused(refusal));
+        for (ticket, _) in std::mem::take(&mut self.waiting.later) {
+            self.answer(ticket, Answer::Refused(refusal));
+        }
         if refusal == Refusal::Ended {
             self.answer_all(|waiting| &mut waiting.signal, Answer::Refused(refusal));
         }

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 
 use crate::failure::Failure;
 use crate::hub::Hub;
+use crate::inherited::complain;
 use crate::saved::SavedMain;
 use crate::spec::{MainSpec, MainStdin};
 
@@ -65,6 +66,14 @@ async fn connect(session: Session, what: AttachSpec, hub: Hub) -> Result<Running
         let lost = Lost::Protocol("an attachment without its output".to_owned());
         return Err(NotStarted::Lost(Failure::lost(&lost)));
     };
+    let missing = |from: u64, asked: Option<u64>| from.saturating_sub(asked.unwrap_or(from));
+    let lost = missing(attachment.stdout_from, what.stdout) + missing(attachment.stderr_from, what.stderr);
+    if lost > 0 {
+        // They were on their way when it was saved, and are the former sandbox's.
+        complain(&format!(
+            "{lost} bytes of the main program's output before this are not in this sandbox's log"
+        ));
+    }
     let close = move |stderr| {
         let session = session.clone();
         // An agent that does not answer is noticed elsewhere.

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   warm start ──▶ rehearsed, held ──▶ ready ──claimed──▶ renamed to its place ──▶ a supervisor as any other
-//!        │               │               │                      │ that cannot be
-//!        └───────────────┴───────────────┴──────────────────────┴──▶ nothing is left
-//!                    its keeper is gone
+//!        │               │               │ that cannot be
+//!        │               │             ▲ └──────────────────────┘ │ and is told why
+//!        │               │             └──────────────────────────┘
+//!        └───────────────┴──▶ nothing is left: its keeper is gone, its machine died, a claim broke off
 //! ```
 //! Its directory is one that is being made, `.new-<id>`: nobody sees it as a sandbox, and if its supervisor is killed it goes
 //! with what else was half made. Who claims it says what the sandbox is made of; the connection that it does so over is its
@@ -25,7 +26,7 @@ use crate::listener::Listener;
 use crate::machine::{self, Launcher, Prepared, Steps};
 use crate::name::SandboxName;
 use crate::process::supervise_start;
-use crate::spec::SandboxSpec;
+use crate::spec::{SandboxSpec, WarmUp};
 use crate::warm::{self, chain, warm_up};
 
 /// What the keeper is told, each a line.
@@ -70,21 +71,22 @@ pub async fn stand_by(
         }
     };
     tell(&mut keeper, READY).await;
-    let claimed = tokio::select! {
-        claimed = claimed(&listener) => claimed,
-        () = gone(&mut keeper) => None,
-        // A machine that dies meanwhile is nobody's loss.
-        _ = prepared.running.machine.wait() => None,
-    };
-    drop(listener);
-    let Some((mut owner, claim)) = claimed else { return dir.remove() };
-    let dir = match take(dir, &spec, &claim) {
-        Ok(dir) => dir,
-        Err((dir, why)) => {
-            tell(&mut owner, &why).await;
-            return dir.remove();
+    let mut dir = dir;
+    let (mut owner, claim) = loop {
+        let claimed = tokio::select! {
+            claimed = claimed(&listener) => claimed,
+            () = gone(&mut keeper) => None,
+            // A machine that dies meanwhile is nobody's loss.
+            _ = prepared.running.machine.wait() => None,
+        };
+        // Nobody else was told that it is ready: whoever broke off has the only word of it.
+        let Some((mut owner, claim)) = claimed else { return dir.remove() };
+        match take(&mut dir, &spec, &claim) {
+            Ok(()) => break (owner, claim),
+            Err(why) => tell(&mut owner, &why).await,
         }
     };
+    drop(listener);
     tell(&mut owner, YOURS).await;
     tell(&mut keeper, TAKEN).await;
     drop(keeper);
@@ -108,14 +110,14 @@ async fn prepare(
     Ok((Prepared { running, start, main: None }, listener))
 }
 
-/// The first claim that can be understood.
+/// The next claim; none if it broke off or cannot be understood.
 async fn claimed(listener: &Listener) -> Option<(UnixStream, Claim)> {
-    loop {
-        let mut stream = listener.accept().await.stream;
-        if let Ok(Some(claim)) = tokio::time::timeout(CLAIM, read_claim(&mut stream)).await {
-            return Some((stream, claim));
-        }
+    let mut stream = listener.accept().await.stream;
+    let claim = tokio::time::timeout(CLAIM, read_claim(&mut stream)).await.ok().flatten();
+    if claim.is_none() {
+        complain("a claim broke off, or is another version's");
     }
+    Some((stream, claim?))
 }
 
 async fn read_claim(stream: &mut UnixStream) -> Option<Claim> {
@@ -126,18 +128,23 @@ async fn read_claim(stream: &mut UnixStream) -> Option<Claim> {
 }
 
 /// Makes the directory the sandbox's; the error says why that cannot be.
-fn take(mut dir: SandboxDir, ours: &SandboxSpec, claim: &Claim) -> Result<SandboxDir, (SandboxDir, String)> {
+fn take(dir: &mut SandboxDir, ours: &SandboxSpec, claim: &Claim) -> Result<(), String> {
     if let Some(what) = difference(ours, &claim.spec) {
-        return Err((dir, format!("the pool's machine has another {what}")));
+        return Err(format!("the pool's machine has another {what}"));
     }
     let placed = dir.update_spec(&claim.spec).and_then(|()| {
         let sandboxes = dir.sandboxes().clone();
-        sandboxes.put(&mut dir, &claim.spec, claim.name.as_ref())
+        sandboxes.put(dir, &claim.spec, claim.name.as_ref())
     });
-    match placed {
-        Ok(()) => Ok(dir),
-        Err(error) => Err((dir, chain(&error))),
-    }
+    placed.map_err(|error| chain(&error))
+}
+
+fn boot(spec: &SandboxSpec) -> Option<&str> {
+    spec.templates.as_ref().map(|templates| templates.boot.as_str())
+}
+
+fn warm_up(spec: &SandboxSpec) -> Option<&WarmUp> {
+    spec.templates.as_ref().map(|templates| &templates.warm_up)
 }
 
 /// What of a machine that was started for the one cannot be the other's.
@@ -148,7 +155,9 @@ fn difference(ours: &SandboxSpec, theirs: &SandboxSpec) -> Option<&'static str> 
         ("image", ours.rootfs_digest == theirs.rootfs_digest && ours.rootfs == theirs.rootfs),
         ("number of processors", ours.cpus == theirs.cpus),
         ("memory", ours.memory_mib == theirs.memory_mib),
-        ("engine", ours.engine == theirs.engine),
+        ("engine", ours.engine == theirs.engine && ours.engine_program == theirs.engine_program),
+        ("boot bundle", ours.kernel == theirs.kernel && boot(ours) == boot(theirs)),
+        ("warm-up", warm_up(ours) == warm_up(theirs)),
         ("start", theirs.saved.is_none()),
     ];
     same.into_iter().find_map(|(what, same)| (!same).then_some(what))
@@ -194,13 +203,16 @@ mod tests {
         let hidden = |spec: &SandboxSpec| sandboxes.hidden(spec).unwrap();
         let (one, other) = (spec(), spec());
         let claim = |spec: &SandboxSpec| Claim { spec: spec.clone(), name: Some(name.clone()) };
-        let dir = hidden(&one);
+        let mut dir = hidden(&one);
         assert!(sandboxes.list().unwrap().is_empty());
-        let dir = take(dir, &one, &claim(&one)).unwrap();
+        take(&mut dir, &one, &claim(&one)).unwrap();
         assert_eq!(dir.path().file_name().unwrap(), one.id.as_str());
         assert_eq!(sandboxes.find("web").unwrap().spec.id, one.id);
-        let (dir, why) = take(hidden(&other), &other, &claim(&other)).unwrap_err();
+        let mut dir = hidden(&other);
+        let why = take(&mut dir, &other, &claim(&other)).unwrap_err();
         assert!(why.contains("in use"), "{why}");
+        take(&mut dir, &other, &Claim { spec: other.clone(), name: None })
+            .expect("it can be had by another name");
         dir.remove().unwrap();
         assert_eq!(entries(&home.path().join("sandboxes")), 1);
     }

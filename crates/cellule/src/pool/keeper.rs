@@ -18,6 +18,11 @@ use crate::builder::new_id;
 use crate::copy::with_id;
 use crate::{Error, Prepared};
 
+/// How often is looked for machines that somebody took and never claimed, and how long those may take that nobody has to end.
+const LOOK: Duration = Duration::from_secs(40);
+/// As good as for ever.
+pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const END: Duration = Duration::from_secs(10);
 /// How long to wait before one is started again where the last could not be, or where there was no room.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -53,6 +58,16 @@ struct Tracked {
     state: State,
     /// Ends it, unless somebody has it.
     let_go: Option<oneshot::Sender<()>>,
+    /// Whether it was taken and not claimed when that was last looked for.
+    missed: bool,
+}
+
+impl Tracked {
+    fn let_go(&mut self) {
+        if let Some(let_go) = self.let_go.take() {
+            _ = let_go.send(());
+        }
+    }
 }
 
 /// What became of a machine.
@@ -89,10 +104,11 @@ impl Keeper {
 
     /// Keeps the pool until it is dropped or over; then no machine of it is left that nobody has.
     pub(super) async fn keep(mut self, mut over: watch::Receiver<bool>) {
+        let mut look = tokio::time::interval(LOOK);
         while !*over.borrow_and_update() {
             self.fill();
             self.tell();
-            let idle = self.last + self.options.idle_timeout;
+            let idle = self.last + self.options.idle_timeout.min(LONGEST);
             let wanted = self.stats.borrow().wanted;
             tokio::select! {
                 Some(news) = self.news.next(), if !self.news.is_empty() => self.note(news),
@@ -101,14 +117,30 @@ impl Keeper {
                     self.stats.send_modify(|stats| stats.wanted = self.options.min);
                     self.shrink(self.options.min);
                 }
+                _ = look.tick() => self.look_for_lost(),
                 _ = over.changed() => {}
             }
         }
-        self.shrink(0);
-        while self.slots.values().any(|slot| slot.state != State::InUse) {
-            let Some(news) = self.news.next().await else { return };
-            self.note(news);
-            self.shrink(0);
+        // Whoever is just claiming one is faster, or not: its supervisor knows.
+        self.slots.values_mut().for_each(Tracked::let_go);
+        let end = async {
+            while self.slots.values().any(|slot| slot.state != State::InUse) {
+                let Some(news) = self.news.next().await else { return };
+                self.note(news);
+                self.slots.values_mut().for_each(Tracked::let_go);
+            }
+        };
+        _ = tokio::time::timeout(END, end).await;
+    }
+
+    /// Lets go of machines that somebody took long ago and never claimed: it died on the way.
+    fn look_for_lost(&mut self) {
+        for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.state == State::Ready) {
+            if self.ready.has(id) {
+                slot.missed = false;
+            } else if std::mem::replace(&mut slot.missed, true) {
+                slot.let_go();
+            }
         }
     }
 
@@ -154,7 +186,7 @@ impl Keeper {
     /// Notes what a machine is now, and waits for what becomes of it next.
     fn listen(&mut self, mut slot: Slot, state: State) {
         let (let_go, told) = oneshot::channel();
-        self.slots.insert(slot.id().clone(), Tracked { state, let_go: Some(let_go) });
+        self.slots.insert(slot.id().clone(), Tracked { state, let_go: Some(let_go), missed: false });
         self.news.push(Box::pin(async move {
             let news = tokio::select! {
                 news = slot.next() => news,
@@ -167,7 +199,7 @@ impl Keeper {
     /// Waits for the end of one, whosever it is.
     fn see_off(&mut self, slot: Slot, state: State) {
         let id = slot.id().clone();
-        self.slots.insert(id.clone(), Tracked { state, let_go: None });
+        self.slots.insert(id.clone(), Tracked { state, let_go: None, missed: false });
         self.news.push(Box::pin(async move {
             slot.ended().await;
             News::Ended(id)
@@ -185,6 +217,9 @@ impl Keeper {
                 self.listen(*slot, State::Ready);
                 if let Err(error) = self.ready.put(&id) {
                     self.stats.send_modify(|stats| stats.note = Some(error.to_string()));
+                    // Nobody would ever find it.
+                    self.slots.entry(id).and_modify(Tracked::let_go);
+                    self.not_before = Instant::now() + TRY_AGAIN_AFTER;
                 }
             }
             News::Slot(slot, SlotNews::Taken) => {
@@ -202,8 +237,8 @@ impl Keeper {
                 self.ready.remove(slot.id());
                 let was = self.slots.get(slot.id()).map(|slot| (slot.state, slot.let_go.is_some()));
                 self.see_off(*slot, State::Ending);
-                // One that was ready and is gone is replaced; one that never was, and should have been, says why.
-                if was == Some((State::Preparing, true)) {
+                // One that nobody let go of, and that is gone, says why.
+                if matches!(was, Some((State::Preparing | State::Ready, true))) {
                     self.not_before = Instant::now() + TRY_AGAIN_AFTER;
                     self.stats.send_modify(|stats| {
                         stats.failed += 1;
@@ -226,10 +261,8 @@ impl Keeper {
         let those = self.slots.iter_mut().filter(|(_, slot)| nobodys(slot.state) && slot.let_go.is_some());
         for (id, slot) in those.take(there.saturating_sub(to)) {
             // Whoever was faster has it.
-            if (slot.state == State::Preparing || self.ready.remove(id))
-                && let Some(let_go) = slot.let_go.take()
-            {
-                _ = let_go.send(());
+            if slot.state == State::Preparing || self.ready.remove(id) {
+                slot.let_go();
             }
         }
     }

@@ -74,6 +74,14 @@ impl Ready {
         }
     }
 
+    /// Whether it waits for somebody.
+    pub(super) fn has(&self, id: &SandboxId) -> bool {
+        match self {
+            Self::Here(here) => here.lock(|ids| ids.contains(id)),
+            Self::Told(dir) => dir.join(id.as_str()).exists(),
+        }
+    }
+
     /// Takes the one that waits longest, as soon as there is one.
     pub(super) async fn take(&self) -> SandboxId {
         loop {

@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{File, Permissions};
-use std::io::{IsTerminal as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +13,7 @@ use cellule_image::{
 };
 
 use crate::failure::Failure;
+use crate::output_file::{self, refuse_terminal};
 use crate::quantity::show_size;
 use crate::store::{self, GetOptions};
 use crate::watch::Watch;
@@ -92,7 +90,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Import { change, get, source, name } => import(&images, &change, &get, &source, name),
         Command::Load { input, get } => load(&images, input, &get),
-        Command::Save { output, images: names } => save(&images, output, &names),
+        Command::Save { output, images: names } => save(&images, output.as_deref(), &names),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -189,39 +187,7 @@ fn load(images: &Store, input: Option<PathBuf>, get: &GetOptions) -> Result<(), 
     Ok(())
 }
 
-fn refuse_terminal(what: &str) -> Result<(), Failure> {
-    if std::io::stdin().is_terminal() {
-        return Err(Failure::new(format!("{what} is expected on standard input, which is a terminal"))
-            .hint("name a file, or pipe one in"));
-    }
-    Ok(())
-}
-
-fn save(images: &Store, output: Option<PathBuf>, names: &[String]) -> Result<(), Failure> {
+fn save(images: &Store, output: Option<&Path>, names: &[String]) -> Result<(), Failure> {
     let failed = |error: Error| store::failure("cannot save", &error);
-    let Some(path) = output else {
-        let mut out = std::io::stdout().lock();
-        if out.is_terminal() {
-            return Err(
-                Failure::new("an archive is no text for a terminal").hint("name a file: --output FILE")
-            );
-        }
-        images.save(names, &mut out).map_err(failed)?;
-        return out.flush().map_err(|error| Failure::because("cannot write standard output", &error));
-    };
-    let cannot = |error| Failure::because(format!("cannot write {}", path.display()), &error);
-    if path.metadata().is_ok_and(|there| !there.is_file()) {
-        // A pipe or a device is written to, not replaced.
-        let mut out = File::options().write(true).open(&path).map_err(cannot)?;
-        return images.save(names, &mut out).map_err(failed);
-    }
-    // Written whole or not at all, as a file that is there is somebody's.
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o644))
-        .tempfile_in(dir)
-        .map_err(cannot)?;
-    images.save(names, &mut file).map_err(failed)?;
-    file.as_file().sync_all().map_err(cannot)?;
-    file.persist(&path).map(drop).map_err(|error| cannot(error.error))
+    output_file::write(output, 0o644, |to| images.save(names, to).map_err(failed))
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::listing::{Listing, Row};
-use crate::pool::{PoolDir, PoolDocument, PoolName};
+use crate::pool::{PoolDir, PoolDocument, PoolName, Removable, from_anywhere};
 use crate::quantity::{parse_duration, parse_size, show_size};
 use crate::{completion, host, json, library_failure};
 
@@ -87,7 +87,7 @@ pub(crate) struct Create {
     /// Save the template only when this has ended with code 0; it is tried again until it does
     #[arg(long, value_name = "COMMAND")]
     ready_cmd: Vec<String>,
-    /// How many machines are kept ready
+    /// How many machines are kept ready, at least one
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     min: usize,
     /// How many there are at most, those in use included
@@ -114,14 +114,16 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
 }
 
 fn make(create: Create) -> Result<(), Failure> {
-    if create.min > create.max || create.max == 0 {
-        return Err(Failure::new(format!("--min {} --max {}: there would be none", create.min, create.max))
-            .hint("--max is how many there are at most, and at least --min of them are ready"));
+    if create.min == 0 || create.min > create.max {
+        return Err(Failure::new(format!("--min {} --max {}: that is no pool", create.min, create.max))
+            .hint("at least one is kept ready, and no more than there are at most"));
     }
+    let image = from_anywhere(&create.image)
+        .map_err(|error| Failure::because(format!("cannot find {}", create.image), &error))?;
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let document = PoolDocument {
         format: PoolDocument::FORMAT,
-        image: create.image,
+        image,
         cpus: create.cpus,
         memory: create.memory,
         engine: create.engine.to_string(),
@@ -149,7 +151,7 @@ fn make(create: Create) -> Result<(), Failure> {
     drop(prepared.map_err(|error| library_failure::of(&error))?);
     let pool = PoolDir::make(&host, &create.name, document)?;
     if let Err(failure) = launch(&pool) {
-        _ = discard(&pool);
+        _ = discard(&pool.removable());
         return Err(failure);
     }
     crate::answer(&format!("{}\n", pool.name))
@@ -173,9 +175,10 @@ fn launch(pool: &PoolDir) -> Result<(), Failure> {
     _ = fs::remove_file(pool.path().join("state.json"));
     let mut keeper = command.spawn().map_err(failed)?;
     let begun = Instant::now();
+    let within = FIRST + pool.document().warm_up_limit();
     loop {
         if let Some(PoolStats { ready, in_use, note, failed, .. }) = pool.state().map(|state| state.stats) {
-            if ready + in_use >= pool.document().min.min(1) {
+            if ready + in_use >= 1 {
                 return Ok(());
             }
             if failed > 0 || (note.is_some() && begun.elapsed() > FIRST / 6) {
@@ -186,8 +189,9 @@ fn launch(pool: &PoolDir) -> Result<(), Failure> {
                 return Err(failure);
             }
         }
-        let ended = keeper.try_wait().map_err(failed)?;
-        if ended.is_some() || begun.elapsed() > FIRST {
+        let ended = keeper.try_wait().map_err(failed)?.is_some();
+        // Somebody else may have been faster.
+        if (ended && !pool.is_kept()) || begun.elapsed() > within {
             let said = fs::read_to_string(pool.log()).unwrap_or_default();
             let failure = Failure::new(format!("the keeper of the pool {} does not work", pool.name));
             return Err(failure.detail("it said", &said));
@@ -208,13 +212,12 @@ fn stats(names: &[PoolName]) -> Result<(), Failure> {
 }
 
 fn remove(name: &PoolName) -> Result<(), Failure> {
-    let pool = PoolDir::find(&host::locate()?, name)?;
-    discard(&pool)?;
+    discard(&PoolDir::to_remove(&host::locate()?, name)?)?;
     crate::answer(&format!("{name}\n"))
 }
 
 /// Ends the keeper and all machines that are nobody's, and removes the directory.
-fn discard(pool: &PoolDir) -> Result<(), Failure> {
+fn discard(pool: &Removable) -> Result<(), Failure> {
     let failed = |error| Failure::because(format!("cannot remove the pool {}", pool.name), &error);
     let begun = Instant::now();
     let lock = loop {
@@ -233,7 +236,7 @@ fn discard(pool: &PoolDir) -> Result<(), Failure> {
         }
         std::thread::sleep(LOOK);
     };
-    fs::remove_dir_all(pool.path()).map_err(failed)?;
+    fs::remove_dir_all(&pool.path).map_err(failed)?;
     drop(lock);
     Ok(())
 }

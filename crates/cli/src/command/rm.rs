@@ -104,7 +104,14 @@ fn kill(entry: &Entry) {
 /// Whether the words of a process are those of a directory's supervisor.
 fn supervises(line: &[u8], directory: &Path) -> bool {
     let mut words = line.split(|byte| *byte == 0).skip(1);
-    words.next() == Some(b"supervise") && words.next() == Some(directory.as_os_str().as_encoded_bytes())
+    let is = |word: Option<&[u8]>, path: &Path| word == Some(path.as_os_str().as_encoded_bytes());
+    // One that was a pool's was started before the sandbox had its place.
+    let before =
+        directory.file_name().map(|id| directory.with_file_name(format!(".new-{}", id.to_string_lossy())));
+    words.next() == Some(b"supervise") && {
+        let word = words.next();
+        is(word, directory) || before.is_some_and(|before| is(word, &before))
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +122,7 @@ mod tests {
     fn only_the_supervisor_of_that_directory_is_taken_for_it() {
         let ours = |line: &str| supervises(line.as_bytes(), Path::new("/home/sandboxes/0123456789ab"));
         assert!(ours("cellule\0supervise\0/home/sandboxes/0123456789ab\0"));
+        assert!(ours("cellule\0supervise\0/home/sandboxes/.new-0123456789ab\0--standby\0"));
         for other in [
             "",
             "cellule\0",

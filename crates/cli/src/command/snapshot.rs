@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cellule::{SavedSandbox, Snapshot, SnapshotError, SnapshotName, Snapshots};
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, printable};
 use crate::listing::{Listing, NoTrunc, Row};
 use crate::quantity::show_size;
 use crate::sandbox_options::label;
-use crate::{completion, host, json, library_failure, moment};
+use crate::{completion, host, json, library_failure, moment, output_file};
 
 /// Manage snapshots: sandboxes as they were at one moment, to start others from
 #[derive(Debug, clap::Subcommand)]
@@ -83,7 +83,9 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Ls { listing, trunc } => list(&host::locate()?.snapshots(), listing, trunc.no_trunc),
         Command::Inspect { snapshots: names } => inspect(&host::locate()?.snapshots(), &names),
-        Command::Export { output, snapshot } => export(&host::locate()?.snapshots(), &snapshot, output),
+        Command::Export { output, snapshot } => {
+            export(&host::locate()?.snapshots(), &snapshot, output.as_deref())
+        }
         Command::Import { input, name } => import(input, name),
         Command::Rm { snapshots: names } => remove(&host::locate()?.snapshots(), &names),
         Command::Prune { keep } => prune(&host::locate()?.snapshots(), keep),
@@ -124,34 +126,23 @@ fn inspect(snapshots: &Snapshots, names: &[SnapshotName]) -> Result<(), Failure>
     crate::answer(&json::pretty(&shown.collect::<Result<Vec<_>, Failure>>()?)?)
 }
 
-fn export(snapshots: &Snapshots, name: &SnapshotName, output: Option<PathBuf>) -> Result<(), Failure> {
+fn export(snapshots: &Snapshots, name: &SnapshotName, output: Option<&Path>) -> Result<(), Failure> {
     let what = format!("cannot export {name}");
     let files = snapshots.find(name).map_err(|error| failed(&what, &error))?;
-    let Some(path) = output else {
-        let stdout = io::stdout();
-        if stdout.is_terminal() {
-            return Err(Failure::new("an archive is nothing for a terminal")
-                .hint(format!("name a file: cellule snapshot export --output FILE {name}")));
-        }
-        return snapshots.export(&files, stdout.lock()).map_err(|error| failed(&what, &error));
-    };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Whole or not at all.
-    let file =
-        tempfile::NamedTempFile::new_in(dir).map_err(|error| Failure::because(what.clone(), &error))?;
-    snapshots.export(&files, file.as_file()).map_err(|error| failed(&what, &error))?;
-    file.persist(&path).map_err(|error| Failure::because(what, &error.error))?;
-    Ok(())
+    // A memory is its user's alone.
+    output_file::write(output, 0o600, |to| {
+        snapshots.export(&files, to).map_err(|error| failed(&what, &error))
+    })
 }
 
 fn import(input: Option<PathBuf>, name: Option<SnapshotName>) -> Result<(), Failure> {
     let host = host::locate()?;
-    let from: Box<dyn io::Read + Send> = match input {
-        Some(path) => Box::new(
-            File::open(&path)
-                .map_err(|error| Failure::because(format!("cannot open {}", path.display()), &error))?,
-        ),
-        None => Box::new(io::stdin()),
+    let from: Box<dyn io::Read + Send> = if let Some(path) = input {
+        let file = File::open(&path);
+        Box::new(file.map_err(|error| Failure::because(format!("cannot open {}", path.display()), &error))?)
+    } else {
+        output_file::refuse_terminal("an archive")?;
+        Box::new(io::stdin())
     };
     let imported = super::runtime()?.block_on(host.import_snapshot(from, name));
     let (name, files) = imported.map_err(|error| library_failure::of(&error))?;
@@ -163,9 +154,9 @@ fn import(input: Option<PathBuf>, name: Option<SnapshotName>) -> Result<(), Fail
     });
     if let Some(SavedSandbox { spec, .. }) = missing {
         let (image, id) = (&spec.image, &spec.image_digest);
-        crate::say(&format!(
-            "it needs the image {image} ({id}), which is not here yet: cellule pull {image}\n"
-        ));
+        let text = format!("it needs the image {image} ({id}), which is not here yet: cellule pull {image}");
+        // An archive may be anybody's.
+        crate::say(&format!("{}\n", printable(&text)));
     }
     Ok(())
 }

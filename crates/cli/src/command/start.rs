@@ -46,7 +46,10 @@ async fn start_all(arguments: Arguments) -> Result<ExitCode, Failure> {
     let host = host::locate()?;
     let mut signals = Signals::catch().map_err(|error| Failure::because("cannot catch signals", &error))?;
     if let Some(snapshot) = &arguments.from {
-        let launched = host.launch_from(snapshot, arguments.name.clone()).await;
+        let launched = tokio::select! {
+            launched = host.launch_from(snapshot, arguments.name.clone()) => launched,
+            signal = signals.next() => return Err(died_of(signal)),
+        };
         let mut sandbox = launched.map_err(|error| library_failure::of(&error))?;
         if arguments.attach || arguments.interactive {
             return attach::started(sandbox, arguments.interactive, arguments.detach_keys, &mut signals)

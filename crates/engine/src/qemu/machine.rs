@@ -30,6 +30,9 @@ use crate::{
 /// How long the rest of the console may take once QEMU is gone.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
 
+/// How often pages are copied again because something came over the agent's port meanwhile.
+const RESTLESS: usize = 20;
+
 /// What a machine is put together from.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -89,6 +92,27 @@ impl QemuMachine {
             return Err(self.explain(error).await.into());
         }
         file.take()
+    }
+
+    /// The state of the devices, and the pages that differ from the base, of one moment.
+    ///
+    /// The processors stand still, and yet what comes over the agent's port is put into the guest's memory. So the devices
+    /// are saved before and after: as long as they are not the same, pages may have been copied on either side of a change.
+    /// It ends: a guest that stands still has no more buffers before long.
+    async fn copy_still(&self, file: &mut StateFile, memory: File) -> Result<(Vec<u8>, Pages), SaveError> {
+        // One asks QEMU, the other its process.
+        let again = || memory.try_clone().map_err(not_kept);
+        let (before, changes) = tokio::join!(self.save_devices(file), self.copy_changes(again()?));
+        let (mut devices, mut changes) = (before?, changes?);
+        for _ in 0..RESTLESS {
+            let after = self.save_devices(file).await?;
+            if after == devices {
+                return Ok((devices, changes));
+            }
+            (devices, changes) = (after, self.copy_changes(again()?).await?);
+        }
+        let source = io::Error::other("what comes over the agent's port never ends");
+        Err(SaveError::Host { what: "keep the guest's memory", source })
     }
 
     /// Copies the pages that differ from the base.
@@ -169,15 +193,13 @@ impl Machine for QemuMachine {
             MachineState::Running => return Err(SaveError::NotPaused),
             MachineState::Exited(reason) => return Err(ControlError::Exited(reason).into()),
         }
-        // One asks QEMU, the other its process.
-        let (devices, changes) = tokio::join!(self.save_devices(&mut file), self.copy_changes(memory));
-        let devices = devices?;
+        let (devices, changes) = self.copy_still(&mut file, memory).await?;
         // Somebody may have let it go on meanwhile; then what was copied is of no use.
-        match (changes, self.state()) {
-            (_, MachineState::Exited(reason)) => Err(ControlError::Exited(reason).into()),
-            (_, MachineState::Running) => Err(SaveError::NotPaused),
-            (changes, MachineState::Paused) => {
-                let (changes, base) = (changes?, self.base.try_clone().map_err(not_kept)?);
+        match self.state() {
+            MachineState::Exited(reason) => Err(ControlError::Exited(reason).into()),
+            MachineState::Running => Err(SaveError::NotPaused),
+            MachineState::Paused => {
+                let base = self.base.try_clone().map_err(not_kept)?;
                 Ok(SavedMachine { base, changes, devices, origin: self.origin.clone() })
             }
         }

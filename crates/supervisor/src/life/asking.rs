@@ -65,13 +65,12 @@ impl Life {
                 Err(Refusal::Paused)
             }
             (_, Phase::Resuming) => Err(Refusal::Resuming),
-            // The agent hears of it as soon as the guest goes on.
-            (
-                Main::Running,
-                Phase::Running
-                | Phase::Saving { paused: None }
-                | Phase::Stopping { stage: Stage::Asking, .. },
-            ) => {
+            // A guest that stands still hears nothing.
+            (Main::Running, Phase::Saving { paused: None }) => {
+                self.waiting.later.push((ticket, signal));
+                Ok(None)
+            }
+            (Main::Running, Phase::Running | Phase::Stopping { stage: Stage::Asking, .. }) => {
                 self.waiting.signal.push(ticket);
                 self.effects.push(Effect::Signal { signal, all: false, ticket: Some(ticket) });
                 Ok(None)

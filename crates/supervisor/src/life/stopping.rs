@@ -41,6 +41,7 @@ impl Life {
             return;
         }
         self.signal = signal.unwrap_or(self.stop_signal);
+        self.grace = grace;
         let has_main = matches!(self.main, Main::Running | Main::Launching(_));
         if grace.is_zero() {
             return self.kill_machine();
@@ -57,7 +58,7 @@ impl Life {
                 self.effects.push(Effect::Resume);
             }
             Phase::Resuming if has_main => self.enter(Stage::Thawing { still: true }, grace),
-            Phase::Saving { paused } if has_main => {
+            Phase::Saving { paused } if has_main || paused.is_none() => {
                 self.enter(Stage::Settling { still: paused.is_some() }, grace);
             }
             // Nobody in there who could be asked.
@@ -140,7 +141,11 @@ impl Life {
     /// The guest runs now. The deadline stays: the time that it took was the program's.
     fn ask_at_last(&mut self) {
         self.advance(Stage::Asking);
-        if self.main == Main::Over { self.power_off(Duration::ZERO) } else { self.ask_main() }
+        match self.main {
+            Main::Running | Main::Launching(_) => self.ask_main(),
+            Main::Over => self.power_off(Duration::ZERO),
+            Main::Absent | Main::Unstarted => self.power_off(self.grace),
+        }
     }
 
     fn stage(&self) -> Option<Stage> {

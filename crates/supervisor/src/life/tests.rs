@@ -232,10 +232,29 @@ fn one_that_is_just_being_saved_is_stopped_once_it_is_and_killed_at_once() {
     assert_eq!(life.on(Input::Saved(1)), [Effect::Resume]);
     assert_eq!(life.on(Input::Resumed), [sigterm]);
     assert!(saving(true).on(Input::Ask(2, Request::Kill(SIGKILL))).contains(&Effect::Kill));
-    assert_eq!(
-        saving(false).on(Input::Ask(2, Request::Kill(15))),
-        [Effect::Signal { signal: 15, all: false, ticket: Some(2) }]
+    let mut life = saving(false);
+    assert_eq!(life.on(Input::Ask(2, Request::Kill(15))), [], "a guest that stands still hears nothing");
+    let signal = Effect::Signal { signal: 15, all: false, ticket: Some(2) };
+    assert_eq!(life.on(Input::Saved(1)), [Effect::Answer(1, Answer::Saved), signal]);
+    let mut life = running(false);
+    ask(&mut life, Request::Save);
+    life.on(Input::Ask(2, stop(GRACE)));
+    assert!(
+        life.on(Input::Saved(1)).contains(&Effect::PowerOff(GRACE)),
+        "without a main program, as at other times"
     );
+}
+
+#[test]
+fn one_paused_while_its_main_program_is_being_started_is_not_saved() {
+    let mut life = Life::new(true, None);
+    life.on(Input::AgentReady);
+    life.on(Input::Ask(1000, Request::StartMain));
+    assert_eq!(life.on(Input::Ask(3, Request::Save)), [], "it waits for the start");
+    life.on(Input::Ask(2, Request::Pause));
+    let paused = life.on(Input::Paused);
+    assert!(paused.contains(&Effect::Answer(3, Answer::Refused(Refusal::Starting))), "{paused:?}");
+    assert_eq!(ask(&mut life, Request::Save), refused(Refusal::Starting));
 }
 
 #[test]

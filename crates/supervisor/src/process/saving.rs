@@ -104,10 +104,13 @@ impl Supervisor {
     pub(super) fn saved(&mut self, ticket: Ticket, saved: Saved) {
         match saved {
             Ok(outcome) => {
-                if outcome.is_ok() {
-                    self.tell(Action::Save, None);
+                // Whoever was refused meanwhile, since it was stopped, has nothing of it.
+                if self.tickets.contains_key(&ticket) {
+                    if outcome.is_ok() {
+                        self.tell(Action::Save, None);
+                    }
+                    self.saves.done.insert(ticket, outcome);
                 }
-                self.saves.done.insert(ticket, outcome);
                 self.take(Input::Saved(ticket));
             }
             Err(failure) => {
@@ -141,8 +144,10 @@ impl SaveJob {
             Err(_) => return Ok(Err(too_slow())),
         };
         if !paused {
-            // Whatever is wrong with it shows when it counts.
-            _ = tokio::time::timeout(WITHIN, self.copy_ahead(&memory)).await;
+            // Whatever is wrong with it shows when it counts. But one that goes on would write over what is saved then.
+            let Ok(_) = tokio::time::timeout(WITHIN, self.copy_ahead(&memory)).await else {
+                return Ok(Err(too_slow()));
+            };
         }
         let still = Instant::now();
         let copied = async {

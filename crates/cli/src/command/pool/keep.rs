@@ -1,6 +1,6 @@
 //! `cellule pool keep`: the process that keeps one pool. Not for users: `cellule pool create` starts it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cellule::Pool;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +11,8 @@ use crate::{host, library_failure};
 
 /// How long machines that are nobody's any more may take to be gone.
 const END: Duration = Duration::from_secs(10);
+/// How long others may have the lock who look whether it is held.
+const LOOKED_AT: Duration = Duration::from_secs(1);
 /// How often is looked whether the pool is still there.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -20,8 +22,14 @@ pub(super) fn keep(name: &PoolName) -> Result<(), Failure> {
     let host = host::locate()?;
     let pool = PoolDir::find(&host, name)?;
     let failed = |error| Failure::because(format!("cannot keep the pool {name}"), &error);
-    let Some(_lock) = pool.try_lock().map_err(failed)? else {
-        return Err(Failure::new(format!("the pool {name} is kept already")));
+    let begun = Instant::now();
+    let _lock = loop {
+        match pool.try_lock().map_err(failed)? {
+            Some(lock) => break lock,
+            // Somebody who only looks has it for an instant.
+            None if begun.elapsed() < LOOKED_AT => std::thread::sleep(LOOKED_AT / 50),
+            None => return Err(Failure::new(format!("the pool {name} is kept already"))),
+        }
     };
     super::super::runtime()?.block_on(async {
         let mut end = signal(SignalKind::terminate()).map_err(failed)?;
