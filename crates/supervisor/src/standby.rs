@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   warm start ──▶ rehearsed, held ──▶ ready ──claimed──▶ renamed to its place ──▶ a supervisor as any other
-//!        │               │               │ that cannot be
-//!        │               │             ▲ └──────────────────────┘ │ and is told why
-//!        │               │             └──────────────────────────┘
-//!        └───────────────┴──▶ nothing is left: its keeper is gone, its machine died, a claim broke off
+//!        │               │             ▲ │ │
+//!        │               │             └─┘ │ that cannot be: who claims it is told why
+//!        └───────────────┴─────────────────┴──▶ nothing is left
+//!                its keeper is gone, its machine died, a claim broke off
 //! ```
 //! Its directory is one that is being made, `.new-<id>`: nobody sees it as a sandbox, and if its supervisor is killed it goes
 //! with what else was half made. Who claims it says what the sandbox is made of; the connection that it does so over is its
