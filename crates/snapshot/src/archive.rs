@@ -294,9 +294,14 @@ mod tests {
     #[test]
     fn what_is_altered_anywhere_is_refused() {
         let (_top, snapshots, archive) = exported(Extent::Changes);
+        let contents = zstd::decode_all(&archive[..]).unwrap();
         for at in (0..archive.len()).step_by(61) {
             let mut altered = archive.clone();
             altered[at] ^= 0x20;
+            // The frame has a few bits that its contents do not depend on.
+            if zstd::decode_all(&altered[..]).is_ok_and(|altered| altered == contents) {
+                continue;
+            }
             refused(&snapshots, &altered);
         }
         // By somebody who knows zstd, too.
