@@ -275,14 +275,14 @@ impl<'a> Round<'a> {
             };
         }
         thread::sleep(self.moment);
-        self.kill(other.as_mut().unwrap_or(&mut client));
+        let supervisor_met = self.kill(other.as_mut().unwrap_or(&mut client));
         let killed = Instant::now();
 
         // A process that was killed takes a moment to be gone, and its lock goes with the last of it.
         let took = loop {
             let row = self.row()?;
             let took = killed.elapsed();
-            match self.check(row.as_ref(), &mut client) {
+            match self.check(row.as_ref(), &mut client, supervisor_met) {
                 Ok(()) if took <= TRUTH + SLACK => break took,
                 Ok(()) => return Err(format!("`ps` took {} ms", took.as_millis())),
                 Err(why) if took > TRUTH + SLACK => return Err(why),
@@ -333,7 +333,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn kill(&self, client: &mut Child) {
+    /// Kills this round's victim as far as it is there; tells whether that met a supervisor. A moment soon after the
+    /// start finds none, and the sandbox then lives on.
+    fn kill(&self, client: &mut Child) -> bool {
         let (supervisor, engine) = self.processes();
         let (clients, supervisors, engines) = match self.victim {
             Victim::Client => (true, false, false),
@@ -350,6 +352,7 @@ impl<'a> Round<'a> {
                 _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
             }
         }
+        supervisors && supervisor.is_some()
     }
 
     /// The sandbox's id, which its name leads to.
@@ -379,7 +382,7 @@ impl<'a> Round<'a> {
     }
 
     /// Whether what `ps` says fits what was killed.
-    fn check(&self, row: Option<&Row>, client: &mut Child) -> Played<()> {
+    fn check(&self, row: Option<&Row>, client: &mut Child, supervisor_met: bool) -> Played<()> {
         let live = row.is_some_and(|row| !["created", "stopped", "failed"].contains(&row.state.as_str()));
         let (supervisor, engine) = self.processes();
         let supervisor_killed = !matches!(self.victim, Victim::Client | Victim::Engine);
@@ -400,7 +403,7 @@ impl<'a> Round<'a> {
                 .then_some(())
                 .ok_or_else(|| "the sandbox outlives its owner".to_owned());
         }
-        if self.scene == Scene::Attached && !wait_is_over(client) && self.victim == Victim::Supervisor {
+        if self.scene == Scene::Attached && !wait_is_over(client) && supervisor_met {
             return until(HANG, || wait_is_over(client))
                 .then_some(())
                 .ok_or_else(|| "the client waits for a sandbox that is gone".to_owned());
