@@ -7,7 +7,8 @@ use std::thread;
 
 use crate::SavedMachine;
 
-/// Most disks that a machine may have. The smallest machine has places for eight devices, one of them the agent's port.
+/// Most disks that a machine may have. The smallest machine has places for eight devices, one of them the agent's port and one
+/// the balloon.
 pub const MAX_DISKS: usize = 6;
 /// What virtio gives a disk to name itself with, in bytes.
 const SERIAL_MAX: usize = 20;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::{
-    AgentStream, ConnectError, ControlError, EngineProblem, ExitReason, LaunchError, MachineConfig, Origin,
-    SaveError, SavedMachine,
+    AgentStream, ConnectError, ControlError, EngineProblem, ExitReason, LaunchError, MachineConfig, MemorySize,
+    Origin,     SaveError, SavedMachine,
 };
 
 /// What can execute a virtual machine on this host.
@@ -72,6 +72,14 @@ pub trait Machine: Debug + Send + Sync {
     /// Copies into `memory` what a [`save`](Self::save) into it would have to now, while the guest runs. The save copies all of
     /// it again, for nobody knows what changes until then; but into a file that has the room for it already.
     async fn save_ahead(&self, memory: File) -> Result<(), SaveError>;
+
+    /// Asks the guest to keep no more than `target` of its machine's memory, or lets it have that much again. It does so as
+    /// fast as it can, and no further than it has memory to spare: [`memory`](Self::memory) tells. Copies of the machine go
+    /// on with what was asked. What the guest frees by itself it gives back unasked.
+    async fn set_memory(&self, target: MemorySize) -> Result<(), ControlError>;
+
+    /// How many bytes of its machine's memory the guest has at present.
+    async fn memory(&self) -> Result<u64, ControlError>;
 
     /// What the machine does now.
     fn state(&self) -> MachineState;

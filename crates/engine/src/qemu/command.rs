@@ -21,6 +21,8 @@ const STATE_SET: u32 = 16;
 /// ACPI describes the devices: Debian's kernels take no description from the command line.
 const MACHINE: &str =
     "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,mem-merge=off,dump-guest-core=off";
+/// What the guest gives memory back through: what it has freed by itself, and what it is asked for (see `filter`).
+const BALLOON: &str = "virtio-balloon-device,id=balloon,free-page-reporting=on";
 /// The processor: x86-64-v2. AVX and xsave would make each of the guest's context switches dearer to emulate, and a model
 /// with a name stays the same whatever the host and QEMU's version. RDRAND seeds the guest's random numbers.
 const CPU: &str = "Nehalem-v1,+rdrand,+arat";
@@ -90,7 +92,7 @@ impl Begin {
 
 /// What the machine and the processor are called, for machines that are saved.
 pub(super) fn describe() -> String {
-    format!("{MACHINE} {CPU}")
+    format!("{MACHINE} {BALLOON} {CPU}")
 }
 
 /// What is to be started for a machine.
@@ -158,7 +160,8 @@ pub(super) fn spec(
         .option(
             "-device",
             &format!("virtserialport,bus=ports.0,nr=1,chardev={PORT_CHARDEV},name={PORT_NAME}"),
-        );
+        )
+        .option("-device", BALLOON);
     for (at, disk) in hardware.disks.into_iter().enumerate() {
         let read_only = if disk.read_only { "on" } else { "off" };
         let file = descriptors.add(if disk.read_only { readable_only(disk.file)? } else { disk.file });
@@ -168,13 +171,18 @@ pub(super) fn spec(
             .option(
                 "-blockdev",
                 &format!(
-                    "driver=raw,node-name=disk{at},read-only={read_only},auto-read-only=off,discard=unmap,\
+                    "driver=raw,node-name=disk{at},read-only={read_only},auto-read-only=off,discard=ignore,\
                      file.driver=file,file.filename=/dev/fdset/{at},file.locking=off"
                 ),
             )
             .option(
                 "-device",
-                &format!("virtio-blk-device,drive=disk{at},queue-size={QUEUE},serial={}", disk.serial),
+                &format!(
+                    // A host's full disk is the guest's error, and not a reason to stop it. No holes: see `filter`.
+                    "virtio-blk-device,drive=disk{at},queue-size={QUEUE},serial={},discard=off,write-zeroes=off,\
+                     werror=report,rerror=report",
+                    disk.serial
+                ),
             );
     }
     Ok(Spec { program, arguments: arguments.0, descriptors: descriptors.0, limits })

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::GRACE;
+use super::{GRACE, balloon};
 use super::command::STATE_FILE;
 use super::memory::{GuestMemory, apart};
 use super::port::Port;
@@ -211,6 +211,20 @@ impl Machine for QemuMachine {
                 Err(ControlError::Exited(self.wait().await).into())
             }
             copied => copied.map(drop),
+        }
+    }
+
+    async fn set_memory(&self, target: MemorySize) -> Result<(), ControlError> {
+        match balloon::ask(&self.qmp, target.min(self.memory)).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    async fn memory(&self) -> Result<u64, ControlError> {
+        match balloon::left(&self.qmp, self.memory).await {
+            Ok(left) => Ok(left),
+            Err(error) => Err(self.explain(error).await),
         }
     }
 

@@ -16,7 +16,10 @@ use rustix::io::FdFlags;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, pidfd_open, pidfd_send_signal,
 };
+use seccompiler::BpfProgram;
 use tokio::sync::{oneshot, watch};
+
+use super::filter;
 
 /// How much of stderr's end is kept.
 const STDERR_TAIL: usize = 4096;
@@ -142,9 +145,10 @@ fn spawn(spec: Spec) -> io::Result<(Child, OwnedFd)> {
         .process_group(0);
     let owner = getpid();
     let Spec { descriptors, limits, .. } = spec;
+    let filter = filter::no_holes()?;
     // SAFETY: between fork and exec the closure only makes system calls, which are safe after a fork, and allocates
     // nothing: an error is made of the call's own number.
-    unsafe { command.pre_exec(move || confine(owner, &descriptors, limits)) };
+    unsafe { command.pre_exec(move || confine(owner, &descriptors, limits, &filter)) };
     let mut child = command.spawn()?;
     match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
         Ok(pidfd) => Ok((child, pidfd)),
@@ -157,7 +161,7 @@ fn spawn(spec: Spec) -> io::Result<(Child, OwnedFd)> {
 }
 
 /// What the child does to itself before it becomes QEMU.
-fn confine(owner: Pid, descriptors: &[OwnedFd], limits: Limits) -> io::Result<()> {
+fn confine(owner: Pid, descriptors: &[OwnedFd], limits: Limits, filter: &BpfProgram) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The owner may have died before the line above.
     if getppid() != Some(owner) {
@@ -177,6 +181,7 @@ fn confine(owner: Pid, descriptors: &[OwnedFd], limits: Limits) -> io::Result<()
         let limit = Some(allowed.map_or(limit, |allowed| allowed.min(limit)));
         rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
     }
+    filter::set(filter)?;
     // Whatever this process itself inherited from a careless parent goes no further. Linux 5.11 or later.
     // SAFETY: no pointer is passed, and flags of descriptors concern nobody but the exec to come.
     if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } != 0 {

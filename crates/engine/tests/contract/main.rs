@@ -2,6 +2,7 @@
 //!
 //! The tests are ignored by default since they need a boot bundle: `make test` runs them.
 
+mod balloon;
 mod death;
 mod guest;
 mod limits;
@@ -60,6 +61,10 @@ engines! {
         what_was_saved_elsewhere_is_refused,
         a_damaged_state_is_refused_in_time,
         a_file_that_takes_nothing_leaves_the_guest_as_it_was,
+    }
+    balloon: {
+        freed_memory_goes_back_to_the_host_and_the_base_is_as_it_was,
+        a_guest_gives_memory_up_and_has_it_again,
     }
     death: {
         a_power_off_is_told,

@@ -13,14 +13,14 @@ use tokio::time::sleep;
 use crate::guest::{Guest, Session, config, limited, patterned};
 
 /// Saves a guest and lets it go on.
-async fn save(machine: &dyn Machine) -> SavedMachine {
+pub(crate) async fn save(machine: &dyn Machine) -> SavedMachine {
     machine.pause().await.expect("a pause");
     let saved = limited(machine.save(tempfile::tempfile().expect("a temporary file"))).await;
     machine.resume().await.expect("a guest that goes on");
     saved.expect("a saved machine")
 }
 
-fn copy_of(saved: &SavedMachine) -> SavedMachine {
+pub(crate) fn copy_of(saved: &SavedMachine) -> SavedMachine {
     let memory = MemorySize::from_mib(256).expect("a host with 256 MiB");
     let file = |file: &File| file.try_clone().expect("a descriptor");
     let ranges = saved.changes.ranges().to_vec();
@@ -32,7 +32,7 @@ fn copy_of(saved: &SavedMachine) -> SavedMachine {
     }
 }
 
-async fn restore(engine: &dyn Engine, saved: SavedMachine) -> Guest {
+pub(crate) async fn restore(engine: &dyn Engine, saved: SavedMachine) -> Guest {
     let (mut config, dir) = config();
     config.start = Start::Restore(Box::new(saved));
     Guest::boot_with(engine, config, dir).await

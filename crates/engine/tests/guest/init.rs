@@ -167,6 +167,11 @@ fn serve(port: &Port, session: &mut u64) -> io::Result<()> {
                 let hash = checksum(&KEPT.lock().map_err(|_| io::ErrorKind::Other)?);
                 writeln!(to, "{hash}")?;
             }
+            "drop" => {
+                // As large as it is, its pages go back to the kernel at once.
+                *KEPT.lock().map_err(|_| io::ErrorKind::Other)? = Vec::new();
+                writeln!(to, "ok")?;
+            }
             "ticks" => writeln!(to, "{}", TICKS.load(Ordering::Relaxed))?,
             "sleep" => {
                 let before = Instant::now();

@@ -76,3 +76,15 @@ fn only_the_end_of_much_output_is_kept() {
     assert!(tail.ends_with("a[31mthe end"), "{tail}");
     assert!(tail.len() <= STDERR_TAIL);
 }
+
+#[tokio::test]
+async fn no_hole_is_cut_into_a_file_and_that_is_no_error() {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(&[7; 8192]).expect("a write");
+    let path = file.path().display();
+    let mut spec = shell(&format!("exec fallocate --punch-hole --offset 0 --length 4096 {path}"), Vec::new());
+    spec.limits.file_size = 1 << 20;
+    let end = end_of(spec).await;
+    assert_eq!((end.status.code(), end.stderr.as_str()), (Some(0), ""));
+    assert_eq!(std::fs::read(file.path()).expect("a file"), [7; 8192]);
+}
