@@ -15,6 +15,7 @@ mod library;
 mod lifecycle;
 mod listing;
 mod logs;
+mod memory;
 mod options;
 mod pausing;
 mod pools;

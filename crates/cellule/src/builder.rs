@@ -588,7 +588,7 @@ pub(crate) fn new_id() -> Result<SandboxId, Error> {
     SandboxId::random().map_err(|source| Error::Io { doing: "draw an id".to_owned(), source })
 }
 
-fn mib(bytes: u64) -> u32 {
+pub(crate) fn mib(bytes: u64) -> u32 {
     u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
 }
 

@@ -48,6 +48,14 @@ pub enum Error {
     /// The machine cannot be as asked.
     #[error("the machine cannot be as asked")]
     Machine(#[source] ConfigError),
+    /// The guest was to have more memory than its machine has.
+    #[error("{asked_mib} MiB of memory are asked for; the sandbox's machine has {all_mib} MiB")]
+    TooMuchMemory {
+        /// How much was asked for, in MiB.
+        asked_mib: u64,
+        /// What the machine has, in MiB.
+        all_mib: u64,
+    },
     /// Neither the image nor the caller names a program to run.
     #[error("there is no command to run, and the image names none")]
     NoCommand,

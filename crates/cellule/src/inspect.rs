@@ -135,6 +135,8 @@ pub struct InspectResources {
     pub cpus: u32,
     /// Memory of the machine.
     pub memory_bytes: u64,
+    /// What the guest is to have of it, if that is not all.
+    pub memory_target_bytes: Option<u64>,
     /// Whether the root filesystem refuses writes.
     pub read_only: bool,
 }
@@ -254,6 +256,7 @@ impl Inspect {
             resources: InspectResources {
                 cpus: spec.cpus,
                 memory_bytes: spec.memory_mib << 20,
+                memory_target_bytes: record.memory_target_mib.filter(|_| live).map(|mib| mib << 20),
                 read_only: spec.read_only,
             },
             network: InspectNetwork { mode: "none".to_owned(), hostname: spec.hostname.clone() },

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cellule_engine::MemorySize;
 use cellule_image::Image;
 use cellule_protocol::client::files::Files;
 use cellule_protocol::client::{
@@ -13,6 +14,7 @@ use cellule_supervisor::{
     Entry, SandboxDir, SandboxError, SandboxName, SandboxSpec, StartMainError, Status, StopOptions,
 };
 
+use crate::builder::mib;
 use crate::{Builder, Command, Error, Host, Signal, Stats, stats};
 
 /// A running sandbox.
@@ -335,6 +337,23 @@ impl Sandbox {
     /// It is not paused.
     pub async fn resume(&mut self) -> Result<(), Error> {
         Ok(self.link.resume().await?)
+    }
+
+    /// Lets the guest have no more than so many bytes of its machine's memory, rounded down to MiB; the rest goes back to this
+    /// host. Or lets it have that much again. Gives what it has then: a guest is asked for no more than its programs can spare.
+    /// Holds until the sandbox stops, and in its copies.
+    ///
+    /// What programs free of their own accord goes back to this host in any case.
+    ///
+    /// # Errors
+    /// Less than a guest needs, or more than its machine has; it does not run.
+    pub async fn set_memory(&mut self, bytes: u64) -> Result<u64, Error> {
+        let all = self.spec().memory_mib;
+        let wanted = MemorySize::from_mib(mib(bytes)).map_err(Error::Machine)?;
+        if u64::from(wanted.mib()) > all {
+            return Err(Error::TooMuchMemory { asked_mib: wanted.mib().into(), all_mib: all });
+        }
+        Ok(self.link.set_memory(wanted.mib().into()).await?)
     }
 
     /// Ends a sandbox that belongs to this process, at once, and waits until nothing of it is left.

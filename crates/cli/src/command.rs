@@ -39,6 +39,7 @@ mod supervise;
 mod template;
 mod top;
 mod unpause;
+mod update;
 mod wait;
 
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ enum Command {
     Kill(kill::Arguments),
     Pause(pause::Arguments),
     Unpause(unpause::Arguments),
+    Update(update::Arguments),
     Fork(fork::Arguments),
     Rm(rm::Arguments),
     Prune(prune::Arguments),
@@ -119,6 +121,7 @@ pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
         Command::Kill(arguments) => kill::run(&arguments),
         Command::Pause(arguments) => pause::run(&arguments),
         Command::Unpause(arguments) => unpause::run(&arguments),
+        Command::Update(arguments) => update::run(&arguments),
         Command::Fork(arguments) => fork::run(&arguments),
         Command::Rm(arguments) => rm::run(&arguments),
         Command::Prune(arguments) => prune::run(&arguments),

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::{
-    AgentStream, ConnectError, ControlError, EngineProblem, ExitReason, LaunchError, MachineConfig, MemorySize,
-    Origin,     SaveError, SavedMachine,
+    AgentStream, ConnectError, ControlError, EngineProblem, ExitReason, LaunchError, MachineConfig,
+    MemorySize, Origin, SaveError, SavedMachine,
 };
 
 /// What can execute a virtual machine on this host.

@@ -234,6 +234,20 @@ impl Sandbox {
         self.answered(answer).await.map(drop)
     }
 
+    /// Asks the guest to keep no more than `mib` MiB of its machine's memory, or as much more as its programs hold; or lets it
+    /// have that much again. Gives how many bytes it has then.
+    ///
+    /// # Errors
+    /// The sandbox refuses, or is gone; its engine cannot.
+    pub async fn set_memory(&mut self, mib: u64) -> Result<u64, SandboxError> {
+        match self.supervisor.set_memory(v1::SetMemoryRequest { mib }).await {
+            Err(status) if status.code() == tonic::Code::Aborted => {
+                Err(SandboxError::Refused { message: status.message().to_owned() })
+            }
+            answer => Ok(self.answered(answer).await?.bytes),
+        }
+    }
+
     /// Saves the sandbox as it is at one moment, and lets it go on. One that is paused stays so.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cellule_engine::MemorySize;
 use cellule_protocol::client::{ExecId, HostStream as AgentStream, Session};
 use cellule_protocol::mux::MuxStream;
 use cellule_protocol::server::Streams;
@@ -46,6 +47,13 @@ pub(crate) enum Ask {
         /// Who waits for the answer.
         reply: oneshot::Sender<Reply>,
     },
+    /// A client asks how much of its machine's memory the guest is to have.
+    SetMemory {
+        /// That much.
+        target: MemorySize,
+        /// Who waits for the answer.
+        reply: oneshot::Sender<Reply>,
+    },
     /// Somebody uses the sandbox.
     Used,
     /// The process that the sandbox belongs to is gone.
@@ -63,6 +71,10 @@ pub(crate) enum Reply {
     Saved(SaveOutcome),
     /// It could not be saved: why.
     NotSaved(String),
+    /// The guest has so many bytes of memory now.
+    Memory(u64),
+    /// The engine could not ask it: why.
+    NoMemory(String),
     /// It is not done, for this reason.
     Refused(Refusal),
 }

@@ -13,6 +13,7 @@ mod begin;
 mod clocks;
 mod effects;
 mod end;
+mod memory;
 mod saving;
 mod teller;
 
@@ -69,6 +70,9 @@ enum Done {
     Looked {
         idle: bool,
     },
+    AskedForMemory(memory::Asked),
+    /// What a guest has that went on from where it was saved, in bytes.
+    Memory(u64),
     /// Nothing that matters.
     Nothing,
 }
@@ -216,6 +220,7 @@ impl Supervisor {
                 self.activity.touch();
                 self.take(Input::Ask(ticket, Request::Save));
             }
+            Ask::SetMemory { target, reply } => self.set_memory(target, reply),
             Ask::Used => self.take(Input::Used),
             Ask::OwnerGone => {
                 if self.life.is_owned() && !self.life.state().is_final() {
@@ -246,6 +251,9 @@ impl Supervisor {
             Done::AgentLost(machine::better_reason(&*of, Failure::lost(&lost)).await)
         }));
         self.logging = Some(tokio::spawn(crate::agent_log::keep(session.clone(), self.path.join(LOGS))));
+        if self.spec.saved.is_some() {
+            self.look_for_memory(Arc::clone(&machine));
+        }
         self.machine = Some(machine);
         self.session.send_replace(Some(session));
         self.record.kept = true;
@@ -304,6 +312,8 @@ impl Supervisor {
                 self.take(Input::Gone { powered_off: reason == ExitReason::PoweredOff });
             }
             Done::Looked { idle } => self.looked(idle),
+            Done::AskedForMemory(asked) => self.asked_for_memory(asked),
+            Done::Memory(bytes) => self.has_memory(bytes),
             Done::Nothing => {}
         }
     }

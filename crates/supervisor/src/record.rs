@@ -48,6 +48,8 @@ pub struct Record {
     pub start: Option<StartRecord>,
     /// The steps of the last start.
     pub phases: Vec<PhaseRecord>,
+    /// What the guest was asked to keep of its machine's memory, in MiB, if that is not all of it.
+    pub memory_target_mib: Option<u64>,
     /// The boot of the host that it was last started in.
     pub boot_id: String,
 }
@@ -134,6 +136,7 @@ impl Record {
             engine_pids: Vec::new(),
             start: None,
             phases: Vec::new(),
+            memory_target_mib: None,
             boot_id: boot_id(),
         }
     }
@@ -146,6 +149,7 @@ impl Record {
             changed_ns: now,
             kept: self.kept,
             starts: self.starts.saturating_add(1),
+            memory_target_mib: None,
             started_ns: Some(now),
             ..Self::created()
         }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use cellule_engine::MemorySize;
 use cellule_protocol::supervisor::v1;
 use cellule_protocol::supervisor::v1::supervisor_server::Supervisor;
 use futures::stream::{self, Stream};
@@ -132,6 +133,20 @@ impl Supervisor for Service {
         match self.send(|reply| Ask::Save { request, reply }).await? {
             Reply::Saved(outcome) => Ok(Response::new(outcome.into())),
             Reply::NotSaved(why) => Err(tonic::Status::aborted(why)),
+            _ => Err(tonic::Status::internal("an answer to something else")),
+        }
+    }
+
+    async fn set_memory(
+        &self,
+        request: Request<v1::SetMemoryRequest>,
+    ) -> Result<Response<v1::SetMemoryResponse>, tonic::Status> {
+        let mib = u32::try_from(request.into_inner().mib).unwrap_or(u32::MAX);
+        let target =
+            MemorySize::from_mib(mib).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        match self.send(|reply| Ask::SetMemory { target, reply }).await? {
+            Reply::Memory(bytes) => Ok(Response::new(v1::SetMemoryResponse { bytes })),
+            Reply::NoMemory(why) => Err(tonic::Status::aborted(why)),
             _ => Err(tonic::Status::internal("an answer to something else")),
         }
     }

@@ -13,13 +13,13 @@ use serde_json::json;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::{GRACE, balloon};
 use super::command::STATE_FILE;
 use super::memory::{GuestMemory, apart};
 use super::port::Port;
 use super::process::{End, Process};
 use super::qmp::{Event, Qmp};
 use super::state::StateFile;
+use super::{GRACE, balloon};
 use crate::console::Console;
 use crate::exit::panic_in;
 use crate::{

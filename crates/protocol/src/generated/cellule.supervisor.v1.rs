@@ -100,6 +100,17 @@ pub struct SaveResponse {
     #[prost(uint64, tag = "2")]
     pub copied_bytes: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetMemoryRequest {
+    #[prost(uint64, tag = "1")]
+    pub mib: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetMemoryResponse {
+    /// What it has then, in bytes.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Phase {
     #[prost(string, tag = "1")]
@@ -544,6 +555,34 @@ pub mod supervisor_client {
                 .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Save"));
             self.inner.unary(req, path, codec).await
         }
+        /// Asks the guest to keep no more than so much of its machine's memory, or as much more as its programs hold; or lets it have
+        /// that much again. The answer comes when it does, or does not go on with it.
+        pub async fn set_memory(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetMemoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetMemoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/SetMemory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("cellule.supervisor.v1.Supervisor", "SetMemory"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -611,6 +650,15 @@ pub mod supervisor_server {
             &self,
             request: tonic::Request<super::SaveRequest>,
         ) -> std::result::Result<tonic::Response<super::SaveResponse>, tonic::Status>;
+        /// Asks the guest to keep no more than so much of its machine's memory, or as much more as its programs hold; or lets it have
+        /// that much again. The answer comes when it does, or does not go on with it.
+        async fn set_memory(
+            &self,
+            request: tonic::Request<super::SetMemoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetMemoryResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct SupervisorServer<T> {
@@ -1024,6 +1072,51 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SaveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/SetMemory" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetMemorySvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::SetMemoryRequest>
+                    for SetMemorySvc<T> {
+                        type Response = super::SetMemoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetMemoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::set_memory(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetMemorySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -121,6 +121,20 @@ impl Life {
         Ok(None)
     }
 
+    /// Whether the guest can be asked for memory now. It changes no state, and nothing waits for it.
+    pub(crate) fn ask_memory(&self) -> Result<(), Refusal> {
+        match self.phase {
+            Phase::Running => Ok(()),
+            Phase::Starting => Err(Refusal::Starting),
+            Phase::Pausing { .. } | Phase::Paused { .. } | Phase::Saving { paused: Some(_) } => {
+                Err(Refusal::Paused)
+            }
+            Phase::Resuming => Err(Refusal::Resuming),
+            Phase::Saving { paused: None } => Err(Refusal::Saving),
+            Phase::Stopping { .. } | Phase::Stopped | Phase::Failed => Err(Refusal::Stopping),
+        }
+    }
+
     pub(super) fn pause(&mut self, idle: bool) {
         self.phase = Phase::Pausing { idle, wake: false };
         self.effects.push(Effect::Pause);

@@ -41,6 +41,21 @@ fn a_main_program_asked_for_early_starts_once_the_agent_answers() {
 }
 
 #[test]
+fn memory_is_asked_of_a_guest_that_runs_and_of_no_other() {
+    assert_eq!(Life::new(true, None).ask_memory(), Err(Refusal::Starting));
+    let mut life = running(true);
+    assert_eq!(life.ask_memory(), Ok(()));
+    ask(&mut life, Request::Save);
+    assert_eq!(life.ask_memory(), Err(Refusal::Saving));
+    life.on(Input::Saved(1));
+    ask(&mut life, Request::Pause);
+    life.on(Input::Paused);
+    assert_eq!(life.ask_memory(), Err(Refusal::Paused));
+    ask(&mut life, stop(GRACE));
+    assert_eq!(life.ask_memory(), Err(Refusal::Stopping));
+}
+
+#[test]
 fn a_main_program_that_ends_ends_the_sandbox() {
     let mut life = running(true);
     let effects = life.on(Input::MainEnded);
