@@ -17,15 +17,15 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use cellule_engine::{DEVICES_MAX, MemorySize, PageRange};
-use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
+use rustix::fs::SeekFrom;
 use sha2::{Digest as _, Sha256};
 
 use crate::directory::Unfinished;
 use crate::error::{Damage, Error};
 use crate::files::{DEVICES, MANIFEST, MANIFEST_MAX, MEMORY, Manifest, SavedFiles, record_of, sha256};
-use crate::saving::{Durability, Extent, Saving, sync_dir, write_file};
+use crate::saving::{Durability, Extent, Saving};
 use crate::snapshots::{SnapshotDraft, Snapshots};
+use crate::sparse::seek_to;
 
 const SUM: &str = "sha256";
 /// How much of the memory is in one entry.
@@ -106,14 +106,6 @@ fn write_archive(manifest: &Manifest, devices: &[u8], memory: &File, to: impl Wr
 
 fn piece_name(offset: u64) -> String {
     format!("{MEMORY}/{offset:016x}")
-}
-
-fn seek_to(file: &File, what: SeekFrom) -> io::Result<Option<u64>> {
-    match seek(file, what) {
-        Ok(at) => Ok(Some(at)),
-        Err(Errno::NXIO) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// A tar whose entries are summed up.
@@ -227,20 +219,8 @@ fn read_archive(dir: &Path, from: impl Read) -> Result<(), Error> {
     let (manifest, devices) = whole.ok_or_else(|| cut(io::ErrorKind::UnexpectedEof.into()))?;
     // What follows are the tar's own last blocks, and the frame's checksum.
     io::copy(&mut tar.into_inner().take(END_MAX), &mut io::sink()).map_err(cut)?;
-    complete(dir, &manifest, &devices, &memory)
-}
-
-/// Writes what belongs to the memory, which is all there.
-fn complete(dir: &Path, manifest: &Manifest, devices: &[u8], memory: &File) -> Result<(), Error> {
-    let path = dir.join(MEMORY);
-    memory.sync_all().map_err(Error::io("write", &path))?;
-    let mut manifest = manifest.clone();
-    manifest.memory = record_of(memory).map_err(Error::io("look at", &path))?;
-    write_file(&dir.join(DEVICES), devices, Durability::Durable)?;
-    let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other);
-    let path = dir.join(MANIFEST);
-    write_file(&path, &text.map_err(Error::io("write", &path))?, Durability::Durable)?;
-    sync_dir(dir)
+    let manifest = Manifest { memory: saving.settle(Durability::Durable)?, ..manifest };
+    saving.complete(&manifest, &devices, Durability::Durable)
 }
 
 #[cfg(test)]

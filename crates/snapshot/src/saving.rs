@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, CWD, linkat};
 
 use crate::error::Error;
 use crate::files::{
-    BASE, BaseRecord, DEVICES, FORMAT, MANIFEST, MEMORY, Manifest, PAGES, Subject, list_ranges, record_of,
-    sha256,
+    BASE, BaseRecord, DEVICES, FORMAT, MANIFEST, MEMORY, Manifest, MemoryRecord, PAGES, Subject, list_ranges,
+    record_of, sha256,
 };
 use crate::sparse;
 
@@ -82,14 +82,10 @@ impl Saving {
         saved: &SavedMachine,
         durability: Durability,
     ) -> Result<Manifest, Error> {
-        let write = |name: &str, bytes: &[u8]| write_file(&self.dir.join(name), bytes, durability);
-        let path = self.dir.join(MEMORY);
-        if durability == Durability::Durable {
-            self.memory.sync_all().map_err(Error::io("write", &path))?;
-        }
+        let memory = self.settle(durability)?;
         let base = if self.over_base {
             let list = list_ranges(saved.changes.ranges());
-            write(PAGES, &list)?;
+            write_file(&self.dir.join(PAGES), &list, durability)?;
             let memory = record_of(&saved.base).map_err(Error::io("look at", &self.dir.join(BASE)))?;
             let changed_bytes = saved.changes.bytes();
             Some(BaseRecord { memory, pages_sha256: sha256(&list), changed_bytes })
@@ -101,17 +97,35 @@ impl Saving {
             subject,
             saved_ns: now_ns(),
             origin: saved.origin.clone(),
-            memory: record_of(&self.memory).map_err(Error::io("look at", &path))?,
+            memory,
             base,
             devices_sha256: sha256(&saved.devices),
         };
-        write(DEVICES, &saved.devices)?;
-        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other);
-        write(MANIFEST, &text.map_err(Error::io("write", &self.dir.join(MANIFEST)))?)?;
-        if durability == Durability::Durable {
-            sync_dir(&self.dir)?;
-        }
+        self.complete(&manifest, &saved.devices, durability)?;
         Ok(manifest)
+    }
+
+    /// Says how the memory looks, which is all there and is not written to from here on.
+    pub(crate) fn settle(&self, durability: Durability) -> Result<MemoryRecord, Error> {
+        let path = self.dir.join(MEMORY);
+        if durability == Durability::Durable {
+            self.memory.sync_all().map_err(Error::io("write", &path))?;
+        }
+        record_of(&self.memory).map_err(Error::io("look at", &path))
+    }
+
+    /// Writes what belongs to the memory. The manifest is last: only with it is there anything to be found.
+    pub(crate) fn complete(
+        &self,
+        manifest: &Manifest,
+        devices: &[u8],
+        durability: Durability,
+    ) -> Result<(), Error> {
+        write_file(&self.dir.join(DEVICES), devices, durability)?;
+        let path = self.dir.join(MANIFEST);
+        let text = serde_json::to_vec_pretty(manifest).map_err(io::Error::other);
+        write_file(&path, &text.map_err(Error::io("write", &path))?, durability)?;
+        if durability == Durability::Durable { sync_dir(&self.dir) } else { Ok(()) }
     }
 }
 
@@ -122,7 +136,7 @@ fn link(file: &File, path: &Path) -> rustix::io::Result<()> {
     linkat(CWD, of, CWD, path, AtFlags::SYMLINK_FOLLOW)
 }
 
-pub(crate) fn write_file(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Error> {
+fn write_file(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), Error> {
     let write = || {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(bytes)?;

@@ -24,7 +24,7 @@ pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
 }
 
 /// The place that is looked for; none if there is nothing more.
-fn seek_to(file: &File, what: SeekFrom) -> io::Result<Option<u64>> {
+pub(crate) fn seek_to(file: &File, what: SeekFrom) -> io::Result<Option<u64>> {
     match seek(file, what) {
         Ok(at) => Ok(Some(at)),
         Err(Errno::NXIO) => Ok(None),
