@@ -35,6 +35,16 @@ pub(crate) fn base(top: &TempDir) -> File {
     file
 }
 
+/// Some engine's, for machines that no engine made.
+pub(crate) fn origin() -> Origin {
+    Origin {
+        engine: "qemu".to_owned(),
+        version: "7.2.22".to_owned(),
+        machine: "microvm".to_owned(),
+        tsc_khz: 1,
+    }
+}
+
 /// As an engine saves a machine whose second page is written, and whose first is cleared.
 fn saved(memory: File, base: &File) -> SavedMachine {
     memory.set_len(MemorySize::MIN.bytes()).unwrap();
@@ -45,12 +55,7 @@ fn saved(memory: File, base: &File) -> SavedMachine {
         base: base.try_clone().unwrap(),
         changes: Pages::new(memory, ranges, MemorySize::MIN).unwrap(),
         devices: b"the state of devices".to_vec(),
-        origin: Origin {
-            engine: "qemu".to_owned(),
-            version: "7.2.22".to_owned(),
-            machine: "microvm".to_owned(),
-            tsc_khz: 1,
-        },
+        origin: origin(),
     }
 }
 

@@ -1,11 +1,12 @@
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
-use cellule_engine::{MemorySize, Origin, PageRange, Pages, SavedMachine};
+use cellule_engine::{MemorySize, PageRange, Pages, SavedMachine};
 use tempfile::TempDir;
 
 use super::*;
 use crate::key::tests::key;
+use crate::snapshots::tests::origin;
 
 const PAGES: u32 = 40;
 
@@ -33,12 +34,7 @@ fn saved(file: File) -> SavedMachine {
         base: tempfile::tempfile().unwrap(),
         changes: Pages::new(file, ranges, MemorySize::MIN).unwrap(),
         devices: b"the state of devices".to_vec(),
-        origin: Origin {
-            engine: "qemu".to_owned(),
-            version: "7.2.22".to_owned(),
-            machine: "microvm".to_owned(),
-            tsc_khz: 1,
-        },
+        origin: origin(),
     }
 }
 
