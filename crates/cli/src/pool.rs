@@ -223,6 +223,11 @@ impl PoolDir {
         write(&self.path, STATE, &PoolState { format: FORMAT, keeper_pid: std::process::id(), stats })
     }
 
+    /// Takes away what a former keeper told.
+    pub(crate) fn forget(&self) {
+        _ = fs::remove_file(self.path.join(STATE));
+    }
+
     /// Takes a machine of it for what was prepared.
     pub(crate) async fn claim(
         &self,

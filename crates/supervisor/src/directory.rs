@@ -70,7 +70,7 @@ enum Dropped {
 impl SandboxDir {
     /// Makes the directory of a new sandbox beside its place: [`appear`](Self::appear) puts it there.
     pub(crate) fn make(sandboxes: &Sandboxes, spec: &SandboxSpec) -> Result<Self, DirectoryError> {
-        let path = sandboxes.dir().join(format!("{NEW}{}", spec.id));
+        let path = sandboxes.hidden_path(&spec.id);
         private_dir(&path, false).map_err(|source| DirectoryError::write(&path, source))?;
         // From here on a failure must leave nothing.
         let made = Self::fill(&path, spec);

@@ -139,8 +139,8 @@ impl Sandboxes {
         Ok(SandboxDir::make(self, spec)?.only_if_started())
     }
 
-    /// Where such a directory is.
-    pub(crate) fn hidden_path(&self, id: &SandboxId) -> PathBuf {
+    /// Where such a directory is, and that of a sandbox before it has its place.
+    pub fn hidden_path(&self, id: &SandboxId) -> PathBuf {
         self.dir().join(format!("{NEW}{id}"))
     }
 

@@ -172,7 +172,7 @@ fn launch(pool: &PoolDir) -> Result<(), Failure> {
     let mut command = std::process::Command::new("/proc/self/exe");
     command.arg0("cellule").args(["pool", "keep", &pool.name]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
-    _ = fs::remove_file(pool.path().join("state.json"));
+    pool.forget();
     let mut keeper = command.spawn().map_err(failed)?;
     let begun = Instant::now();
     let within = FIRST + pool.document().warm_up_limit();

@@ -58,7 +58,7 @@ async fn remove(host: &Host, name: &str, force: bool) -> Result<(), Failure> {
     let stopped = tokio::time::timeout(OBEY, asked).await;
     if !matches!(stopped, Ok(Ok(()))) && !host::has_ended(host, id.as_str()) {
         // A supervisor that does not answer dies, and its machine with it.
-        kill(&entry);
+        kill(host, &entry);
         if !host::wait_for_end(host, id.as_str(), RELEASE).await {
             return Err(match stopped {
                 Ok(Err(error)) => failed(error),
@@ -90,28 +90,26 @@ pub(super) async fn discard(host: &Host, entry: &Entry) -> Result<(), Failure> {
 }
 
 /// Kills the supervisor of a sandbox, if the process of that number still is it.
-fn kill(entry: &Entry) {
+fn kill(host: &Host, entry: &Entry) {
     let pid = entry.record.supervisor_pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     let Some(pid) = pid else { return };
     // Held, the number cannot become another's between the look and the signal.
     let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
     let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    if supervises(&line, &entry.path) {
+    // One that was a pool's was started before the sandbox had its place.
+    let before = host.sandboxes().ok().map(|sandboxes| sandboxes.hidden_path(&entry.spec.id));
+    if supervises(&line, [Some(entry.path.as_path()), before.as_deref()].into_iter().flatten()) {
         _ = pidfd_send_signal(process, Signal::KILL);
     }
 }
 
-/// Whether the words of a process are those of a directory's supervisor.
-fn supervises(line: &[u8], directory: &Path) -> bool {
+/// Whether the words of a process are those of the supervisor of one of these directories.
+fn supervises<'a>(line: &[u8], mut directories: impl Iterator<Item = &'a Path>) -> bool {
     let mut words = line.split(|byte| *byte == 0).skip(1);
-    let is = |word: Option<&[u8]>, path: &Path| word == Some(path.as_os_str().as_encoded_bytes());
-    // One that was a pool's was started before the sandbox had its place.
-    let before =
-        directory.file_name().map(|id| directory.with_file_name(format!(".new-{}", id.to_string_lossy())));
-    words.next() == Some(b"supervise") && {
-        let word = words.next();
-        is(word, directory) || before.is_some_and(|before| is(word, &before))
-    }
+    words.next() == Some(b"supervise")
+        && words
+            .next()
+            .is_some_and(|word| directories.any(|path| word == path.as_os_str().as_encoded_bytes()))
 }
 
 #[cfg(test)]
@@ -120,7 +118,8 @@ mod tests {
 
     #[test]
     fn only_the_supervisor_of_that_directory_is_taken_for_it() {
-        let ours = |line: &str| supervises(line.as_bytes(), Path::new("/home/sandboxes/0123456789ab"));
+        let directories = ["/home/sandboxes/0123456789ab", "/home/sandboxes/.new-0123456789ab"];
+        let ours = |line: &str| supervises(line.as_bytes(), directories.iter().map(Path::new));
         assert!(ours("cellule\0supervise\0/home/sandboxes/0123456789ab\0"));
         assert!(ours("cellule\0supervise\0/home/sandboxes/.new-0123456789ab\0--standby\0"));
         for other in [
