@@ -9,13 +9,14 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use cellule::{Builder, EngineChoice, Host, PoolOptions, PoolStats, Prepared, Sandbox, SandboxName};
+use cellule_supervisor::document;
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -134,7 +135,7 @@ impl PoolDir {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(all(host))?;
             // Whole or not at all.
             let draft = tempfile::Builder::new().prefix(".tmp-").tempdir_in(all(host))?;
-            write(draft.path(), POOL, &document)?;
+            document::write(draft.path(), POOL, &document)?;
             fs::rename(draft.path(), &path)?;
             _ = draft.keep();
             Ok(())
@@ -220,7 +221,8 @@ impl PoolDir {
     }
 
     pub(crate) fn tell(&self, stats: PoolStats) -> io::Result<()> {
-        write(&self.path, STATE, &PoolState { format: FORMAT, keeper_pid: std::process::id(), stats })
+        let told = PoolState { format: FORMAT, keeper_pid: std::process::id(), stats };
+        document::write(&self.path, STATE, &told)
     }
 
     /// Takes away what a former keeper told.
@@ -319,16 +321,7 @@ fn all(host: &Host) -> PathBuf {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
-    let mut text = Vec::new();
-    File::open(path)?.take(DOCUMENT).read_to_end(&mut text)?;
-    serde_json::from_slice(&text).map_err(io::Error::from)
-}
-
-fn write(dir: &Path, name: &str, document: &impl Serialize) -> io::Result<()> {
-    let temporary = dir.join(format!(".{name}"));
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(document)?)?;
-    fs::rename(&temporary, dir.join(name))
+    Ok(serde_json::from_slice(&document::read(path, DOCUMENT)?)?)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The small JSON documents of a sandbox's directory: read with a bound, written whole.
+//! The small JSON documents of a directory, a sandbox's above all: read with a bound, written whole.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -44,7 +44,10 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DocumentErro
 }
 
 /// Reads a file of at most so many bytes. What is no file does not hold the reader.
-pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// It cannot be read, is no file, or is larger.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
     let found = file.metadata()?;
@@ -107,7 +110,10 @@ fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Writes a file whole: readers see the former one or this one. For the holder of the directory's lock alone.
-pub(crate) fn write(dir: &Path, name: &str, document: &impl Serialize) -> io::Result<()> {
+///
+/// # Errors
+/// It cannot be written; the former one is still there.
+pub fn write(dir: &Path, name: &str, document: &impl Serialize) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}"));
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec_pretty(document)?)?;

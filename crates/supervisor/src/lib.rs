@@ -19,7 +19,7 @@ mod agent_log;
 mod client;
 mod connection;
 mod directory;
-mod document;
+pub mod document;
 mod failure;
 mod greeting;
 mod hub;
