@@ -71,7 +71,7 @@ pub(crate) fn snapshot() -> ArgValueCandidates {
 pub(crate) fn pool() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let pools = host::locate().map(|host| PoolDir::all(&host)).unwrap_or_default();
-        pools.iter().map(|pool| CompletionCandidate::new(&pool.name)).collect()
+        pools.iter().map(|pool| CompletionCandidate::new(&pool.place.name)).collect()
     })
 }
 

@@ -78,12 +78,18 @@ pub(crate) struct PoolState {
     pub(crate) stats: PoolStats,
 }
 
-/// The directory of a pool.
+/// A pool, whose document says what it is.
 #[derive(Debug)]
 pub(crate) struct PoolDir {
-    pub(crate) name: String,
-    path: PathBuf,
+    pub(crate) place: Place,
     document: PoolDocument,
+}
+
+/// The directory of a pool, of which nothing need be right.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
 }
 
 impl PoolDocument {
@@ -130,13 +136,13 @@ impl PoolDocument {
 impl PoolDir {
     /// Makes the directory of a new pool.
     pub(crate) fn make(host: &Host, name: &PoolName, document: PoolDocument) -> Result<Self, Failure> {
-        let path = all(host).join(name.to_string());
+        let place = Place::of(host, name);
         let made = || -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(all(host))?;
             // Whole or not at all.
             let draft = tempfile::Builder::new().prefix(".tmp-").tempdir_in(all(host))?;
             document::write(draft.path(), POOL, &document)?;
-            fs::rename(draft.path(), &path)?;
+            fs::rename(draft.path(), &place.path)?;
             _ = draft.keep();
             Ok(())
         };
@@ -145,27 +151,16 @@ impl PoolDir {
                 Failure::new(format!("there is a pool {name} already"))
                     .hint(format!("choose another name, or remove that one: cellule pool rm {name}"))
             }
-            _ => Failure::because(format!("cannot make {}", path.display()), &error),
+            _ => Failure::because(format!("cannot make {}", place.path.display()), &error),
         })?;
-        Ok(Self { name: name.to_string(), path, document })
-    }
-
-    /// The directory of a pool, whatever is in it, to be removed.
-    pub(crate) fn to_remove(host: &Host, name: &PoolName) -> Result<Removable, Failure> {
-        let path = all(host).join(name.to_string());
-        if path.exists() { Ok(Removable { name: name.to_string(), path }) } else { Err(none(name)) }
-    }
-
-    /// The same of this one.
-    pub(crate) fn removable(&self) -> Removable {
-        Removable { name: self.name.clone(), path: self.path.clone() }
+        Ok(Self { place, document })
     }
 
     /// The pool of this name.
     pub(crate) fn find(host: &Host, name: &PoolName) -> Result<Self, Failure> {
-        let path = all(host).join(name.to_string());
-        let document: PoolDocument = read(&path.join(POOL)).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound if !path.exists() => none(name),
+        let place = Place::of(host, name);
+        let document: PoolDocument = read(&place.path.join(POOL)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if !place.path.exists() => none(name),
             _ => Failure::because(format!("cannot read the pool {name}"), &error)
                 .hint(format!("make it anew: cellule pool rm {name}")),
         })?;
@@ -174,7 +169,7 @@ impl PoolDir {
             return Err(Failure::new(format!("the pool {name} is another version's: it has format {found}"))
                 .hint(format!("make it anew: cellule pool rm {name}")));
         }
-        Ok(Self { name: name.to_string(), path, document })
+        Ok(Self { place, document })
     }
 
     /// All pools, those left out that cannot be read.
@@ -193,8 +188,48 @@ impl PoolDir {
         &self.document
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Takes a machine of it for what was prepared.
+    pub(crate) async fn claim(
+        &self,
+        prepared: &Prepared,
+        name: Option<SandboxName>,
+    ) -> Result<Sandbox, Failure> {
+        let place = &self.place;
+        if !place.is_kept() {
+            return Err(Failure::new(format!("nobody keeps the pool {}: its keeper was killed", place.name))
+                .hint(format!("start it again: cellule pool start {}", place.name)));
+        }
+        let within = self.document.options().acquire_timeout;
+        match cellule::claim_in(prepared, place.ready(), name, within).await {
+            Err(cellule::Error::PoolEmpty { .. }) => {
+                let stats = place.state().map(|state| state.stats).unwrap_or_default();
+                let mut failure = Failure::new(format!(
+                    "the pool {} had no machine ready within {} s: of at most {}, {} are in use and {} being started",
+                    place.name,
+                    within.as_secs_f64(),
+                    self.document.max,
+                    stats.in_use,
+                    stats.preparing,
+                ));
+                if let Some(note) = stats.note {
+                    failure.cause(note);
+                }
+                Err(failure.hint(format!("cellule pool stats {} tells more", place.name)))
+            }
+            claimed => claimed.map_err(|error| library_failure::of(&error)),
+        }
+    }
+}
+
+impl Place {
+    fn of(host: &Host, name: &PoolName) -> Self {
+        Self { name: name.to_string(), path: all(host).join(name.to_string()) }
+    }
+
+    /// The directory of this name, whatever is in it.
+    pub(crate) fn find(host: &Host, name: &PoolName) -> Result<Self, Failure> {
+        let place = Self::of(host, name);
+        if place.path.exists() { Ok(place) } else { Err(none(name)) }
     }
 
     pub(crate) fn ready(&self) -> PathBuf {
@@ -210,14 +245,14 @@ impl PoolDir {
         try_lock(&self.path, FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// Whether somebody keeps it.
+    /// Whether somebody keeps it. Who only looks is in nobody's way.
     pub(crate) fn is_kept(&self) -> bool {
-        self.removable().is_kept()
+        matches!(try_lock(&self.path, FlockOperation::NonBlockingLockShared), Ok(None))
     }
 
     /// What its keeper last told; none before it told anything.
     pub(crate) fn state(&self) -> Option<PoolState> {
-        self.removable().state()
+        read(&self.path.join(STATE)).ok().filter(|state: &PoolState| state.format == FORMAT)
     }
 
     pub(crate) fn tell(&self, stats: PoolStats) -> io::Result<()> {
@@ -228,59 +263,6 @@ impl PoolDir {
     /// Takes away what a former keeper told.
     pub(crate) fn forget(&self) {
         _ = fs::remove_file(self.path.join(STATE));
-    }
-
-    /// Takes a machine of it for what was prepared.
-    pub(crate) async fn claim(
-        &self,
-        prepared: &Prepared,
-        name: Option<SandboxName>,
-    ) -> Result<Sandbox, Failure> {
-        if !self.is_kept() {
-            return Err(Failure::new(format!("nobody keeps the pool {}: its keeper was killed", self.name))
-                .hint(format!("start it again: cellule pool start {}", self.name)));
-        }
-        let within = self.document.options().acquire_timeout;
-        match cellule::claim_in(prepared, self.ready(), name, within).await {
-            Err(cellule::Error::PoolEmpty { .. }) => {
-                let stats = self.state().map(|state| state.stats).unwrap_or_default();
-                let mut failure = Failure::new(format!(
-                    "the pool {} had no machine ready within {} s: of at most {}, {} are in use and {} being started",
-                    self.name,
-                    within.as_secs_f64(),
-                    self.document.max,
-                    stats.in_use,
-                    stats.preparing,
-                ));
-                if let Some(note) = stats.note {
-                    failure.cause(note);
-                }
-                Err(failure.hint(format!("cellule pool stats {} tells more", self.name)))
-            }
-            claimed => claimed.map_err(|error| library_failure::of(&error)),
-        }
-    }
-}
-
-/// The directory of a pool, of which nothing need be right.
-#[derive(Debug)]
-pub(crate) struct Removable {
-    pub(crate) name: String,
-    pub(crate) path: PathBuf,
-}
-
-impl Removable {
-    pub(crate) fn try_lock(&self) -> io::Result<Option<File>> {
-        try_lock(&self.path, FlockOperation::NonBlockingLockExclusive)
-    }
-
-    /// Whether somebody keeps it. Who only looks is in nobody's way.
-    pub(crate) fn is_kept(&self) -> bool {
-        matches!(try_lock(&self.path, FlockOperation::NonBlockingLockShared), Ok(None))
-    }
-
-    pub(crate) fn state(&self) -> Option<PoolState> {
-        read(&self.path.join(STATE)).ok().filter(|state: &PoolState| state.format == FORMAT)
     }
 }
 
@@ -372,15 +354,15 @@ mod tests {
         assert!(PoolDir::make(&host, &name, document()).unwrap_err().render().contains("already"));
         let pool = PoolDir::find(&host, &name).unwrap();
         assert_eq!(*pool.document(), document());
-        assert_eq!(pool.state(), None);
-        pool.tell(PoolStats::default()).unwrap();
-        assert_eq!(pool.state().unwrap().keeper_pid, std::process::id());
-        assert!(!pool.is_kept());
-        let lock = pool.try_lock().unwrap();
-        assert!(pool.is_kept());
+        assert_eq!(pool.place.state(), None);
+        pool.place.tell(PoolStats::default()).unwrap();
+        assert_eq!(pool.place.state().unwrap().keeper_pid, std::process::id());
+        assert!(!pool.place.is_kept());
+        let lock = pool.place.try_lock().unwrap();
+        assert!(pool.place.is_kept());
         drop(lock);
         assert_eq!(PoolDir::all(&host).len(), 1);
-        fs::write(pool.path().join(POOL), "{}").unwrap();
+        fs::write(pool.place.path.join(POOL), "{}").unwrap();
         assert!(PoolDir::find(&host, &name).is_err());
     }
 }

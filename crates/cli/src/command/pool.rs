@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::listing::{Listing, Row};
-use crate::pool::{PoolDir, PoolDocument, PoolName, Removable, from_anywhere};
+use crate::pool::{Place, PoolDir, PoolDocument, PoolName, from_anywhere};
 use crate::quantity::{parse_duration, parse_size, show_size};
 use crate::{completion, host, json, library_failure};
 
@@ -151,15 +151,15 @@ fn make(create: Create) -> Result<(), Failure> {
     drop(prepared.map_err(|error| library_failure::of(&error))?);
     let pool = PoolDir::make(&host, &create.name, document)?;
     if let Err(failure) = launch(&pool) {
-        _ = discard(&pool.removable());
+        _ = discard(&pool.place);
         return Err(failure);
     }
-    crate::answer(&format!("{}\n", pool.name))
+    crate::answer(&format!("{}\n", pool.place.name))
 }
 
 fn start(name: &PoolName) -> Result<(), Failure> {
     let pool = PoolDir::find(&host::locate()?, name)?;
-    if !pool.is_kept() {
+    if !pool.place.is_kept() {
         launch(&pool)?;
     }
     crate::answer(&format!("{name}\n"))
@@ -167,22 +167,23 @@ fn start(name: &PoolName) -> Result<(), Failure> {
 
 /// Starts a keeper, and waits until its first machine is ready, if it is to have any.
 fn launch(pool: &PoolDir) -> Result<(), Failure> {
-    let failed = |error| Failure::because(format!("cannot keep the pool {}", pool.name), &error);
-    let log = File::create(pool.log()).map_err(failed)?;
+    let place = &pool.place;
+    let failed = |error| Failure::because(format!("cannot keep the pool {}", place.name), &error);
+    let log = File::create(place.log()).map_err(failed)?;
     let mut command = std::process::Command::new("/proc/self/exe");
-    command.arg0("cellule").args(["pool", "keep", &pool.name]);
+    command.arg0("cellule").args(["pool", "keep", &place.name]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
-    pool.forget();
+    place.forget();
     let mut keeper = command.spawn().map_err(failed)?;
     let begun = Instant::now();
     let within = FIRST + pool.document().warm_up_limit();
     loop {
-        if let Some(PoolStats { ready, in_use, note, failed, .. }) = pool.state().map(|state| state.stats) {
+        if let Some(PoolStats { ready, in_use, note, failed, .. }) = place.state().map(|state| state.stats) {
             if ready + in_use >= 1 {
                 return Ok(());
             }
             if failed > 0 || (note.is_some() && begun.elapsed() > FIRST / 6) {
-                let mut failure = Failure::new(format!("the pool {} has no machine", pool.name));
+                let mut failure = Failure::new(format!("the pool {} has no machine", place.name));
                 if let Some(note) = note {
                     failure.cause(note);
                 }
@@ -191,9 +192,9 @@ fn launch(pool: &PoolDir) -> Result<(), Failure> {
         }
         let ended = keeper.try_wait().map_err(failed)?.is_some();
         // Somebody else may have been faster.
-        if (ended && !pool.is_kept()) || begun.elapsed() > within {
-            let said = fs::read_to_string(pool.log()).unwrap_or_default();
-            let failure = Failure::new(format!("the keeper of the pool {} does not work", pool.name));
+        if (ended && !place.is_kept()) || begun.elapsed() > within {
+            let said = fs::read_to_string(place.log()).unwrap_or_default();
+            let failure = Failure::new(format!("the keeper of the pool {} does not work", place.name));
             return Err(failure.detail("it said", &said));
         }
         std::thread::sleep(LOOK);
@@ -212,12 +213,12 @@ fn stats(names: &[PoolName]) -> Result<(), Failure> {
 }
 
 fn remove(name: &PoolName) -> Result<(), Failure> {
-    discard(&PoolDir::to_remove(&host::locate()?, name)?)?;
+    discard(&Place::find(&host::locate()?, name)?)?;
     crate::answer(&format!("{name}\n"))
 }
 
 /// Ends the keeper and all machines that are nobody's, and removes the directory.
-fn discard(pool: &Removable) -> Result<(), Failure> {
+fn discard(pool: &Place) -> Result<(), Failure> {
     let failed = |error| Failure::because(format!("cannot remove the pool {}", pool.name), &error);
     let begun = Instant::now();
     let lock = loop {
@@ -255,12 +256,12 @@ struct Shown {
 
 impl Shown {
     fn of(pool: &PoolDir) -> Self {
-        let kept = pool.is_kept();
+        let kept = pool.place.is_kept();
         Self {
-            name: pool.name.clone(),
+            name: pool.place.name.clone(),
             state: if kept { "kept" } else { "stopped" },
             document: pool.document().clone(),
-            stats: pool.state().filter(|_| kept).map(|state| state.stats).unwrap_or_default(),
+            stats: pool.place.state().filter(|_| kept).map(|state| state.stats).unwrap_or_default(),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn keep(name: &PoolName) -> Result<(), Failure> {
     let failed = |error| Failure::because(format!("cannot keep the pool {name}"), &error);
     let begun = Instant::now();
     let _lock = loop {
-        match pool.try_lock().map_err(failed)? {
+        match pool.place.try_lock().map_err(failed)? {
             Some(lock) => break lock,
             // Somebody who only looks has it for an instant.
             None if begun.elapsed() < LOOKED_AT => std::thread::sleep(LOOKED_AT / 50),
@@ -35,7 +35,8 @@ pub(super) fn keep(name: &PoolName) -> Result<(), Failure> {
         let mut end = signal(SignalKind::terminate()).map_err(failed)?;
         let library = |error: cellule::Error| library_failure::of(&error);
         let prepared = pool.document().builder(&host)?.prepare().await.map_err(library)?;
-        let kept = Pool::start_in(prepared, pool.document().options(), pool.ready()).map_err(library)?;
+        let kept =
+            Pool::start_in(prepared, pool.document().options(), pool.place.ready()).map_err(library)?;
         let mut stats = kept.watch();
         stats.mark_changed();
         let mut look = tokio::time::interval(LOOK);
@@ -46,11 +47,11 @@ pub(super) fn keep(name: &PoolName) -> Result<(), Failure> {
                     Ok(()) => {
                         let now = stats.borrow_and_update().clone();
                         // A full disk is no reason to end what runs: it is told with the next change.
-                        _ = pool.tell(now);
+                        _ = pool.place.tell(now);
                     }
                     Err(_) => break,
                 },
-                _ = look.tick() => if !pool.path().exists() { break },
+                _ = look.tick() => if !pool.place.path.exists() { break },
             }
         }
         _ = tokio::time::timeout(END, kept.end()).await;
