@@ -6,11 +6,14 @@
 //!               /state.json   what it does now, as its keeper last wrote it
 //!               /ready/<id>   a machine that is ready: whoever removes the file has it
 //!               /log          what its keeper has to say
+//!       /.tmp-XXXXXX/         being made
 //! ```
+
+mod draft;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -137,16 +140,8 @@ impl PoolDir {
     /// Makes the directory of a new pool.
     pub(crate) fn make(host: &Host, name: &PoolName, document: PoolDocument) -> Result<Self, Failure> {
         let place = Place::of(host, name);
-        let made = || -> io::Result<()> {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(all(host))?;
-            // Whole or not at all.
-            let draft = tempfile::Builder::new().prefix(".tmp-").tempdir_in(all(host))?;
-            document::write(draft.path(), POOL, &document)?;
-            fs::rename(draft.path(), &place.path)?;
-            _ = draft.keep();
-            Ok(())
-        };
-        made().map_err(|error| match error.kind() {
+        let made = draft::make(&all(host), &place.path, &document);
+        made.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => {
                 Failure::new(format!("there is a pool {name} already"))
                     .hint(format!("choose another name, or remove that one: cellule pool rm {name}"))
@@ -273,6 +268,11 @@ fn none(name: &PoolName) -> Failure {
 fn try_lock(dir: &Path, how: FlockOperation) -> io::Result<Option<File>> {
     let path = dir.join("lock");
     let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    flocked(file, how)
+}
+
+/// The file, locked for as long as it is open; none if that is not to be had.
+fn flocked(file: File, how: FlockOperation) -> io::Result<Option<File>> {
     match flock(&file, how) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -310,7 +310,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
 mod tests {
     use super::*;
 
-    fn document() -> PoolDocument {
+    pub(super) fn document() -> PoolDocument {
         PoolDocument {
             format: FORMAT,
             image: "base".to_owned(),
