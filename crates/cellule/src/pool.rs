@@ -133,7 +133,8 @@ impl Pool {
     /// # Errors
     /// None was ready in time.
     pub async fn acquire(&self) -> Result<Sandbox, Error> {
-        claim(&self.prepared, &self.ready, None, self.options.acquire_timeout, &self.stats).await?.up().await
+        let note = || self.stats.borrow().note.clone();
+        claim(&self.prepared, &self.ready, None, self.options.acquire_timeout, note).await?.up().await
     }
 
     /// Ends a sandbox; another machine takes its place.
@@ -179,24 +180,24 @@ pub async fn claim_in(
     name: Option<SandboxName>,
     within: Duration,
 ) -> Result<Sandbox, Error> {
-    let (_sender, stats) = watch::channel(PoolStats::default());
-    claim(prepared, &Ready::at(dir), name, within, &stats).await
+    // Why there is none, the other process knows.
+    claim(prepared, &Ready::at(dir), name, within, || None).await
 }
 
+/// `note` is what the pool says of itself where none was ready.
 async fn claim(
     prepared: &Prepared,
     ready: &Ready,
     name: Option<SandboxName>,
     within: Duration,
-    stats: &watch::Receiver<PoolStats>,
+    note: impl Fn() -> Option<String>,
 ) -> Result<Sandbox, Error> {
     let host = prepared.host().clone();
     let sandboxes = host.sandboxes()?;
     let until = Instant::now() + within.min(LONGEST);
     loop {
         let Ok(id) = tokio::time::timeout_at(until, ready.take()).await else {
-            let note = stats.borrow().note.clone();
-            return Err(Error::PoolEmpty { within, note });
+            return Err(Error::PoolEmpty { within, note: note() });
         };
         let mut taken = Taken { ready, id: Some(id.clone()) };
         let spec = with_id(prepared.spec(), id);

@@ -132,7 +132,7 @@ enum IdleActionName {
     Pause,
 }
 
-pub(crate) fn parse_policy(text: &str) -> Result<Policy, String> {
+fn parse_policy(text: &str) -> Result<Policy, String> {
     match text {
         "always" => Ok(Policy::Always),
         "missing" => Ok(Policy::Missing),
