@@ -5,8 +5,9 @@
 //!                         │ failed     │ died, or nobody needs it
 //!                         └────────────┴──▶ free
 //! ```
-//! A pool keeps as many ready as it is asked to, and one more each time that the last one was taken, up to its most. What is in use counts; so a pool is a limit too. Nothing is used twice: what was a sandbox ends, and another machine
-//! takes its place.
+//! A pool keeps as many ready as it is asked to, and one more each time that the last one was taken, up to its most. What is
+//! in use counts; so a pool is a limit too. Nothing is used twice: what was a sandbox ends, and another machine takes its
+//! place.
 
 mod keeper;
 mod ready;

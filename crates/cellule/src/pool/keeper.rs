@@ -18,11 +18,12 @@ use crate::builder::new_id;
 use crate::copy::with_id;
 use crate::{Error, Prepared};
 
-/// How often is looked for machines that somebody took and never claimed, and how long those may take that nobody has to end.
+/// How often is looked for machines that somebody took and never claimed.
 const LOOK: Duration = Duration::from_secs(40);
+/// How long machines that nobody has may take to end with the pool.
+const END: Duration = Duration::from_secs(10);
 /// As good as for ever.
 pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-const END: Duration = Duration::from_secs(10);
 /// How long to wait before one is started again where the last could not be, or where there was no room.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
