@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cellule_protocol::client::ExecId;
+use cellule_engine::Machine;
+use cellule_protocol::client::{ExecId, Session};
 use tokio::sync::oneshot;
 
 use super::{Done, Supervisor};
@@ -103,18 +104,22 @@ impl Supervisor {
 
     fn resume(&mut self) {
         let session = self.session.borrow().clone();
-        if let (Some(machine), Some(session)) = (self.machine.as_ref().map(Arc::clone), session) {
-            self.jobs.push(Box::pin(async move {
-                let resume = async {
-                    machine.resume().await.map_err(|error| Failure::control(&error))?;
-                    // Its clock stood still.
-                    session.handshake(None).await.map_err(|error| Failure::call(&error))?;
-                    session.go_on().await.map_err(|error| Failure::call(&error))
-                };
-                let silent = || Failure::new(FailureKind::AgentSilent, "the guest does not go on", None);
-                let resumed = tokio::time::timeout(AWAKE, resume).await.unwrap_or_else(|_| Err(silent()));
-                Done::Resumed(resumed)
-            }));
+        if let (Some(machine), Some(session)) = (self.machine.clone(), session) {
+            self.jobs.push(Box::pin(async move { Done::Resumed(go_on(&*machine, &session, true).await) }));
         }
     }
+}
+
+/// Lets a guest go on that stood still, and sets its clock. One that stood `long` gets random numbers before; that call may
+/// take its time, by which the clock that comes with it is late, and the next one sets it right.
+pub(super) async fn go_on(machine: &dyn Machine, session: &Session, long: bool) -> Result<(), Failure> {
+    let going = async {
+        machine.resume().await.map_err(|error| Failure::control(&error))?;
+        if long {
+            session.handshake(None).await.map_err(|error| Failure::call(&error))?;
+        }
+        session.go_on().await.map_err(|error| Failure::call(&error))
+    };
+    let silent = || Failure::new(FailureKind::AgentSilent, "the guest does not go on", None);
+    tokio::time::timeout(AWAKE, going).await.unwrap_or_else(|_| Err(silent()))
 }

@@ -17,9 +17,10 @@ use cellule_engine::{Machine, SaveError, SavedMachine};
 use cellule_protocol::client::Session;
 use cellule_snapshot::{SandboxSubject, Saving, Subject};
 
+use super::effects::go_on;
 use super::{Done, Supervisor};
 use crate::connection::Reply;
-use crate::failure::{Failure, FailureKind};
+use crate::failure::Failure;
 use crate::journal::Action;
 use crate::life::{Input, Ticket};
 use crate::machine::apart;
@@ -29,8 +30,6 @@ use crate::warm::chain;
 
 /// How long all of it may take. A disk that is slower than a megabyte in a second is none.
 const WITHIN: Duration = Duration::from_secs(600);
-/// How long a guest may take to go on.
-const AWAKE: Duration = Duration::from_secs(30);
 
 /// What came of a save: the inner error is why there is none, the outer one why there is no guest either.
 pub(super) type Saved = Result<Result<SaveOutcome, String>, Failure>;
@@ -163,7 +162,7 @@ impl SaveJob {
             Err(_) => Err(too_slow()),
         };
         if !paused {
-            self.go_on().await?;
+            go_on(&*self.machine, &self.session, false).await?;
         }
         let stood = if paused { Duration::ZERO } else { still.elapsed() };
         let saved = match copied {
@@ -180,15 +179,6 @@ impl SaveJob {
     async fn copy_ahead(&self, memory: &File) -> Result<(), SaveError> {
         let source = |source| SaveError::Host { what: "copy ahead", source };
         self.machine.save_ahead(memory.try_clone().map_err(source)?).await
-    }
-
-    async fn go_on(&self) -> Result<(), Failure> {
-        let going = async {
-            self.machine.resume().await.map_err(|error| Failure::control(&error))?;
-            self.session.go_on().await.map_err(|error| Failure::call(&error))
-        };
-        let silent = || Failure::new(FailureKind::AgentSilent, "the guest does not go on", None);
-        tokio::time::timeout(AWAKE, going).await.unwrap_or_else(|_| Err(silent()))
     }
 
     async fn finish(self, saving: Saving, saved: SavedMachine) -> Result<(), String> {
