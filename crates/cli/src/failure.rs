@@ -128,6 +128,12 @@ impl Failure {
     }
 }
 
+/// An error and its causes in one line, for a table or a document.
+pub(crate) fn line(error: &(dyn Error + 'static)) -> String {
+    let errors = std::iter::successors(Some(error), |&error| error.source());
+    errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Text of a guest, a registry or a file may hold escape sequences; a terminal must not get them from us.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\t' && c != '\n' { '\u{fffd}' } else { c }).collect()

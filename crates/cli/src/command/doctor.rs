@@ -11,7 +11,7 @@ use cellule_engine::EngineChoice;
 use cellule_engine::kvm::{KvmDevice, KvmProbe};
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::quantity::show_size;
 use crate::{host, table};
 
@@ -250,7 +250,9 @@ fn bundle(home: &Path) -> Finding {
     match Bundle::open_current(home, &AGENT) {
         Ok(Current::Ready(bundle)) => match bundle.verify() {
             Ok(()) => Finding::ok(NAME, format!("kernel {}", bundle.manifest.contents.kernel.release)),
-            Err(error) => Finding::not(NAME, Standing::Unusable, chain(&error), "cellule setup --force"),
+            Err(error) => {
+                Finding::not(NAME, Standing::Unusable, failure::line(&error), "cellule setup --force")
+            }
         },
         Ok(Current::Compose(reason)) => remake(NAME, &reason, "the next run makes it, without network"),
         Ok(Current::Setup(reason)) => remake(NAME, &reason, "the next run makes it, or: cellule setup"),
@@ -267,18 +269,6 @@ fn remake(name: &'static str, reason: &Remake, remedy: &str) -> Finding {
     match reason {
         Remake::Missing => Finding::not(name, Standing::Missing, "none yet", remedy),
         Remake::OtherAgent => Finding::not(name, Standing::Missing, "made by another version", remedy),
-        Remake::Damaged(error) => Finding::not(name, Standing::Unusable, chain(&**error), remedy),
+        Remake::Damaged(error) => Finding::not(name, Standing::Unusable, failure::line(&**error), remedy),
     }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

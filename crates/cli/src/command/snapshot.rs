@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use cellule::{SavedSandbox, Snapshot, SnapshotError, SnapshotName, Snapshots};
 use serde::Serialize;
 
-use crate::failure::{Failure, printable};
+use crate::failure::{self, Failure, printable};
 use crate::listing::{Listing, NoTrunc, Row};
 use crate::quantity::show_size;
 use crate::sandbox_options::label;
@@ -259,9 +259,7 @@ impl Shown {
     }
 
     fn damaged(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes = std::iter::successors(Some(error), |error| error.source());
-        let words: Vec<String> = causes.map(ToString::to_string).collect();
-        (self.state, self.cause) = ("damaged", Some(words.join(": ")));
+        (self.state, self.cause) = ("damaged", Some(failure::line(error)));
         self
     }
 }
