@@ -1,5 +1,6 @@
 //! The other side: starts a supervisor, connects to one that runs, and talks to it.
 
+mod connection;
 mod error;
 mod slot;
 mod start;
@@ -9,19 +10,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cellule_protocol::client::{
-    Exec, ExecError, ExecId, ExecSpec, ExitStatus, Limits, Lost, Session, Stdio, SupervisorClient,
+    Exec, ExecError, ExecId, ExecSpec, ExitStatus, Lost, Session, Stdio, SupervisorClient,
 };
 use cellule_protocol::supervisor::v1;
-use tokio::net::UnixStream;
 use tokio::process::Child;
 
+use self::connection::{begin, reach, reap};
 pub use self::error::{SandboxError, StartMainError};
 pub use self::slot::{Slot, SlotNews};
 pub use self::statuses::Statuses;
-use crate::directory::{LOGS, SandboxDir};
+use crate::directory::SandboxDir;
 use crate::failure::Failure;
-use crate::listener;
-use crate::log::SUPERVISOR_LOG;
 use crate::name::SandboxId;
 use crate::recovery;
 use crate::sandboxes::{Entry, Sandboxes};
@@ -32,14 +31,8 @@ use crate::status::wire::start_failure_from_wire;
 
 /// How long a supervisor may take to end once its owner let go of it. It kills, so this is for a host in need.
 const END: Duration = Duration::from_secs(15);
-/// How long the supervisor may take to answer: it has to, whatever the guest does.
-const ANSWER: Duration = Duration::from_secs(30);
-/// How long a supervisor that was just started may take to listen.
-const LISTEN: Duration = Duration::from_secs(5);
 /// How long the state of a sandbox may take to show that its supervisor is gone.
 const SETTLE: Duration = Duration::from_secs(5);
-/// The end of the supervisor's log that an error carries.
-const LOG_BYTES: u64 = 4 << 10;
 
 /// A sandbox that runs, and the connection to its supervisor.
 ///
@@ -382,59 +375,6 @@ impl Sandbox {
     }
 }
 
-/// Connects to the socket in a sandbox's directory, which may be about to appear.
-async fn reach(path: &Path) -> std::io::Result<UnixStream> {
-    let begun = Instant::now();
-    loop {
-        match listener::connect(path).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                let starting = crate::directory::read_record(path)
-                    .is_ok_and(|record| record.state == State::Starting && record.supervisor_pid.is_none());
-                if !starting || begun.elapsed() > LISTEN {
-                    return Err(error);
-                }
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Begins a session over a connection; `None` if the other side hung up or does not answer.
-async fn begin(ours: UnixStream) -> Option<(Session, SupervisorClient)> {
-    let limits = Limits { connect: ANSWER, answer: ANSWER, repeat_preface: false };
-    let session = Session::connect(ours, limits).await.ok()?;
-    let supervisor = session.supervisor();
-    Some((session, supervisor))
-}
-
-/// Waits for a supervisor of ours to end, and reads what it wrote at last.
-async fn reap(child: &mut Option<Child>, path: &Path) -> String {
-    // Before it removes the directory, as far as that can be.
-    let before = log_end(path);
-    if let Some(mut child) = child.take()
-        && tokio::time::timeout(END, child.wait()).await.is_err()
-    {
-        // Its machine dies with it.
-        _ = child.kill().await;
-    }
-    let after = log_end(path);
-    if after.is_empty() { before } else { after }
-}
-
 fn failed(status: Status) -> SandboxError {
     SandboxError::Failed(Box::new(status.failure.unwrap_or_else(Failure::stopped)))
-}
-
-fn log_end(dir: &Path) -> String {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(dir.join(LOGS).join(SUPERVISOR_LOG))?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
