@@ -13,7 +13,9 @@ mod begin;
 mod clocks;
 mod effects;
 mod end;
+mod idle;
 mod memory;
+mod publish;
 mod saving;
 mod teller;
 
@@ -46,9 +48,9 @@ use crate::life::{Gate, Input, Life, Request, Ticket};
 use crate::machine::{self, Progress, Started};
 use crate::main_program::{NotStarted, Running};
 use crate::record::{Record, now_ns};
-use crate::recorder::{Change, Recorder};
+use crate::recorder::Recorder;
 use crate::saved::SavedMain;
-use crate::spec::{IdleAction, SandboxSpec};
+use crate::spec::SandboxSpec;
 use crate::state::State;
 use crate::status::{MainStatus, Status, process_records};
 
@@ -373,78 +375,6 @@ impl Supervisor {
             }
         }
         self.publish(answers);
-    }
-
-    fn changed(&mut self, before: State) {
-        let now = self.life.state();
-        self.gate.send_if_modified(|gate| {
-            let changed = *gate != self.life.gate();
-            *gate = self.life.gate();
-            changed
-        });
-        if now == before {
-            return;
-        }
-        self.record.changed_ns = now_ns();
-        match (before, now) {
-            (_, State::Paused) => self.tell(Action::Pause, None),
-            (State::Resuming, State::Running) => self.tell(Action::Unpause, None),
-            _ => {}
-        }
-    }
-
-    /// Has the state as it is now put on the disk and told, with these answers.
-    fn publish(&mut self, answers: Vec<(oneshot::Sender<Reply>, Reply)>) {
-        self.status.state = self.life.state();
-        let (record, status) = (self.recorded(), self.status.clone());
-        self.recorder.push(Change { record, status, answers });
-    }
-
-    fn recorded(&self) -> Record {
-        Record {
-            state: self.status.state,
-            cause: self.cause.clone(),
-            main: self.status.main.as_ref().map(Into::into),
-            start: self.status.start.clone(),
-            phases: self.status.phases.iter().map(Into::into).collect(),
-            ..self.record.clone()
-        }
-    }
-
-    fn tell(&self, action: Action, attributes: impl IntoIterator<Item = (&'static str, String)>) {
-        self.teller.tell(action, attributes.into_iter().collect());
-    }
-
-    fn look_in(&self) -> Option<Duration> {
-        let watched = self.life.state() == State::Running && !self.life.is_owned();
-        self.clocks.look_in(watched, self.activity.idle_for())
-    }
-
-    /// Nobody seems to use it. Whether anything but the main program runs in it, the guest knows.
-    fn look_if_idle(&mut self) {
-        let Some(session) = self.session.borrow().clone() else { return };
-        self.clocks.look();
-        let allowed = u32::from(self.life.main_runs());
-        self.jobs.push(Box::pin(async move {
-            let idle = session.status().await.is_ok_and(|status| status.running_execs <= allowed);
-            Done::Looked { idle }
-        }));
-    }
-
-    fn looked(&mut self, idle: bool) {
-        self.clocks.looked(!idle);
-        if !idle {
-            return self.activity.touch();
-        }
-        let Some(rule) = self.spec.idle else { return };
-        // It may have been used while the guest was asked.
-        if self.activity.idle_for() >= Duration::from_millis(rule.after_ms) && !self.life.is_owned() {
-            let pause = rule.action == IdleAction::Pause;
-            if !pause && self.life.state() == State::Running {
-                self.cause = Some("nobody used it".to_owned());
-            }
-            self.take(Input::Idle { pause });
-        }
     }
 }
 
