@@ -6,21 +6,21 @@
 //!                         engine checked)
 //! ```
 
+mod main_program;
+mod prepared;
+mod spec;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cellule_boot::Bundle;
 use cellule_engine::{CpuCount, EngineChoice, MemorySize};
-use cellule_image::{Image, Options, Policy};
-use cellule_supervisor::{
-    Entry, FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxDir, SandboxId, SandboxName,
-    SandboxSpec, TemplateCache, Tmpfs, WarmUp,
-};
+use cellule_image::{Options, Policy};
+use cellule_supervisor::{Entry, IdleAction, SandboxId, SandboxName, Tmpfs, WarmUp};
 
-use crate::process::{self, UserSettings};
-use crate::{Error, Host, Rlimit, Sandbox, Signal, TerminalSize, Variables, get};
+use self::main_program::Main;
+pub use self::prepared::Prepared;
+use crate::{Error, Host, Sandbox, Signal, Variables};
 
 /// What is told while a sandbox comes into being.
 #[derive(Debug)]
@@ -79,17 +79,6 @@ pub struct Builder {
     progress: ProgressSink,
 }
 
-/// What is asked of the main program.
-#[derive(Debug, Clone, Default)]
-struct Main {
-    entrypoint: Option<String>,
-    arguments: Vec<String>,
-    terminal: Option<TerminalSize>,
-    stdin: Option<MainStdin>,
-    timeout: Option<Duration>,
-    rlimits: Vec<Rlimit>,
-}
-
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Variables may be secrets.
@@ -141,47 +130,6 @@ impl Builder {
     pub fn host(mut self, host: Host) -> Self {
         self.host = host;
         self
-    }
-
-    /// Gives the sandbox a main program: what the image runs, with these arguments instead of its own if there are any.
-    /// The sandbox ends when that program does.
-    pub fn main<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.main_mut().arguments = arguments.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Runs this main program instead of the image's entrypoint. An empty one takes the entrypoint away.
-    pub fn entrypoint(mut self, program: impl Into<String>) -> Self {
-        self.main_mut().entrypoint = Some(program.into());
-        self
-    }
-
-    /// Gives the main program a terminal of this size.
-    pub fn terminal(mut self, size: TerminalSize) -> Self {
-        self.main_mut().terminal = Some(size);
-        self
-    }
-
-    /// What the main program reads; by default nothing.
-    pub fn stdin(mut self, stdin: MainStdin) -> Self {
-        self.main_mut().stdin = Some(stdin);
-        self
-    }
-
-    /// Kills the main program, and all it started, after this time.
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.main_mut().timeout = Some(limit);
-        self
-    }
-
-    /// Limits a resource of the main program's.
-    pub fn rlimit(mut self, limit: Rlimit) -> Self {
-        self.main_mut().rlimits.push(limit);
-        self
-    }
-
-    fn main_mut(&mut self) -> &mut Main {
-        self.main.get_or_insert_default()
     }
 
     /// Sets a variable for all programs.
@@ -376,133 +324,6 @@ impl Builder {
         self
     }
 
-    /// Gets everything that the sandbox needs: boot bundle, image, an engine that works. Makes no sandbox yet.
-    ///
-    /// # Errors
-    /// Something cannot be had, or what is asked for cannot be.
-    pub async fn prepare(mut self) -> Result<Prepared, Error> {
-        let progress = Arc::clone(&self.progress);
-        let sink = Arc::clone(&progress);
-        let told = Arc::clone(&self.options.progress);
-        self.options.progress = Arc::new(move |event: cellule_image::Event| {
-            told.event(event.clone());
-            sink(&Progress::Image(event));
-        });
-        let engine = self.engine.engine(self.host.qemu().map(PathBuf::from));
-        // A host without an engine is known before an image is downloaded for nothing. Where all is here already, nobody waits
-        // for the engine to say its version: the launch asks for it too.
-        let (bundle, image) = {
-            let mut got = Box::pin(self.bundle_and_image(&progress));
-            tokio::select! {
-                biased;
-                checked = engine.check() => {
-                    checked.map_err(Error::Engine)?;
-                    got.await?
-                }
-                got = &mut got => got?,
-            }
-        };
-        let spec = self.spec(engine.name(), &bundle, &image)?;
-        Ok(Prepared { host: self.host, name: self.name, spec, image, emulated: engine.emulates_cpu() })
-    }
-
-    async fn bundle_and_image(&self, progress: &ProgressSink) -> Result<(Bundle, Image), Error> {
-        let begun = Instant::now();
-        let bundle = get::bundle(self.host.home(), progress).await?;
-        progress(&Progress::Step { name: "boot bundle", took: begun.elapsed() });
-        let begun = Instant::now();
-        let store = self.host.images()?;
-        let image = get::image(&store, &bundle, &self.image, self.pull, &self.options).await?;
-        progress(&Progress::Step { name: "image", took: begun.elapsed() });
-        Ok((bundle, image))
-    }
-
-    fn spec(&self, engine: &str, bundle: &Bundle, image: &Image) -> Result<SandboxSpec, Error> {
-        let config = &image.info.config;
-        let main = self.main.as_ref();
-        let user = UserSettings {
-            entrypoint: main.and_then(|main| main.entrypoint.clone()),
-            arguments: main.map(|main| main.arguments.clone()).unwrap_or_default(),
-            user: self.user.clone(),
-            working_dir: self.working_dir.clone(),
-        };
-        let process = process::compose(config, user)?;
-        if main.is_some() && process.argv.is_empty() {
-            return Err(Error::NoCommand);
-        }
-        let id = new_id()?;
-        let hostname = self.hostname.clone().unwrap_or_else(|| id.to_string());
-        let env = self.variables.over_image(&config.env, &hostname);
-        let now = now_ns();
-        let stop_signal = match (self.stop_signal, config.stop_signal.as_deref()) {
-            (Some(signal), _) => Some(signal.number()),
-            // An image whose word for it means nothing gets the ordinary signal, as with Docker.
-            (None, text) => text.and_then(|text| text.parse::<Signal>().ok()).map(Signal::number),
-        };
-        let main = main.map(|main| MainSpec {
-            argv: process.argv,
-            env: main_env(&env, main.terminal.is_some()),
-            working_dir: process.working_dir.clone(),
-            user: process.user.clone(),
-            groups: self.groups.clone(),
-            tty: main.terminal.is_some(),
-            rows: main.terminal.map_or(0, |size| size.rows),
-            columns: main.terminal.map_or(0, |size| size.columns),
-            stdin: main.stdin.unwrap_or(MainStdin::None),
-            timeout_ms: main.timeout.map(millis),
-            rlimits: main.rlimits.iter().map(|limit| (limit.name.clone(), limit.soft, limit.hard)).collect(),
-        });
-        Ok(SandboxSpec {
-            format: FORMAT,
-            id,
-            image: self.image.clone(),
-            image_digest: image.info.id.to_string(),
-            created_ns: now,
-            engine: engine.to_owned(),
-            engine_program: self.host.qemu().map(PathBuf::from),
-            cpus: self.cpus.into(),
-            memory_mib: mib(self.memory).into(),
-            kernel: bundle.kernel_path.clone(),
-            initramfs: bundle.initramfs_path.clone(),
-            rootfs: image.rootfs.path.clone(),
-            rootfs_digest: image.rootfs.digest.to_string(),
-            hostname,
-            read_only: self.read_only,
-            tmpfs: self.tmpfs.clone(),
-            env,
-            working_dir: process.working_dir,
-            user: process.user,
-            main,
-            stop_signal,
-            auto_remove: self.remove,
-            expires_ns: self
-                .ttl
-                .map(|ttl| now.saturating_add(i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX))),
-            idle: self.idle.map(|(after, action)| IdleRule { after_ms: millis(after), action }),
-            labels: self.labels.clone(),
-            templates: (!self.cold).then(|| TemplateCache {
-                dir: self.host.templates(self.template_cache).dir().to_path_buf(),
-                limit: self.template_cache,
-                boot: bundle.id.clone(),
-                warm_up: self.image_warm_up(config),
-            }),
-            saved: None,
-        })
-    }
-
-    /// The warm-up with the image's own settings, if there is anything to do.
-    fn image_warm_up(&self, config: &cellule_image::ImageConfig) -> WarmUp {
-        if self.warm_up.is_empty() {
-            return WarmUp::default();
-        }
-        WarmUp {
-            env: config.env.clone(),
-            working_dir: config.working_dir.clone(),
-            user: config.user.clone(),
-            ..self.warm_up.clone()
-        }
-    }
-
     /// Makes the sandbox without starting it.
     ///
     /// # Errors
@@ -521,67 +342,6 @@ impl Builder {
     pub async fn start(self) -> Result<Sandbox, Error> {
         self.prepare().await?.launch().await?.up().await
     }
-}
-
-/// A sandbox that only has to be made: its image is here and held.
-#[derive(Debug)]
-pub struct Prepared {
-    host: Host,
-    name: Option<SandboxName>,
-    spec: SandboxSpec,
-    image: Image,
-    emulated: bool,
-}
-
-impl Prepared {
-    /// What it will be made of.
-    pub fn spec(&self) -> &SandboxSpec {
-        &self.spec
-    }
-
-    /// Where it will be.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// Whether the guest's processor is emulated in software.
-    pub fn emulates_cpu(&self) -> bool {
-        self.emulated
-    }
-
-    /// Makes the sandbox without starting it.
-    ///
-    /// # Errors
-    /// The name is taken, or its directory cannot be made.
-    pub fn create(self) -> Result<Entry, Error> {
-        let sandboxes = self.host.sandboxes()?;
-        let dir = sandboxes.create(&self.spec, self.name.as_ref())?;
-        drop(dir);
-        Ok(sandboxes.find(self.spec.id.as_str())?)
-    }
-
-    /// Makes the sandbox and starts its machine; [`Sandbox::ready`] waits for it.
-    ///
-    /// # Errors
-    /// The name is taken, its directory cannot be made, or the supervisor not started.
-    pub async fn launch(self) -> Result<Sandbox, Error> {
-        let program = self.host.supervisor()?;
-        let sandboxes = self.host.sandboxes()?;
-        // What others left is no reason not to start.
-        _ = sandboxes.sweep();
-        self.host.sweep_templates();
-        let dir: SandboxDir = sandboxes.create(&self.spec, self.name.as_ref())?;
-        Sandbox::launch(self.host, self.spec, self.name, dir, &program, Some(self.image)).await
-    }
-}
-
-/// A terminal's programs ask what kind it is.
-fn main_env(env: &[String], terminal: bool) -> Vec<String> {
-    let mut env = env.to_vec();
-    if terminal && !env.iter().any(|variable| variable.starts_with("TERM=")) {
-        env.push("TERM=xterm".to_owned());
-    }
-    env
 }
 
 pub(crate) fn new_id() -> Result<SandboxId, Error> {
