@@ -9,9 +9,9 @@ use cellule_fuzz::scratch;
 use cellule_snapshot::Snapshots;
 use libfuzzer_sys::fuzz_target;
 
-const MANIFEST: &str = r#"{"format":2,"subject":{"sandbox":{"name":"web","labels":{},"sandbox":null}},"saved_ns":1,
+const MANIFEST: &str = r#"{"format":3,"subject":{"sandbox":{"name":"web","labels":{},"sandbox":null}},"saved_ns":1,
 "origin":{"engine":"qemu","version":"7.2.22","machine":"microvm","tsc_khz":2600000},
-"memory":{"bytes":134217728,"written_ns":1},"base":null,
+"memory":{"bytes":134217728,"written_ns":1},"base":null,"disk":{"bytes":67108864,"written_ns":1},
 "devices_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}"#;
 
 #[derive(Debug, Arbitrary)]
@@ -19,6 +19,7 @@ enum Entry {
     Manifest,
     Devices,
     Memory { page: u16, length: u16 },
+    Disk { page: u16, length: u16 },
     Sum,
     Other { name: String, bytes: Vec<u8> },
 }
@@ -42,6 +43,9 @@ fuzz_target!(|archive: Archive| {
                     Entry::Devices => ("devices".to_owned(), Vec::new()),
                     Entry::Memory { page, length } => {
                         (format!("memory/{:016x}", u64::from(page) << 12), vec![1; length.into()])
+                    }
+                    Entry::Disk { page, length } => {
+                        (format!("disk/{:016x}", u64::from(page) << 12), vec![2; length.into()])
                     }
                     Entry::Sum => ("sha256".to_owned(), vec![b'0'; 64]),
                     Entry::Other { name, bytes } => (name, bytes),

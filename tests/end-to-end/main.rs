@@ -3,6 +3,7 @@
 
 mod copy;
 mod detached;
+mod disks;
 mod execs;
 mod exit_codes;
 mod faults;

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cellule_engine::{CpuCount, EngineChoice, MemorySize};
 use cellule_image::{Options, Policy};
-use cellule_supervisor::{Entry, IdleAction, SandboxId, SandboxName, Tmpfs, WarmUp};
+use cellule_supervisor::{DiskSize, Entry, IdleAction, SandboxId, SandboxName, Tmpfs, WarmUp};
 
 use self::main_program::Main;
 pub use self::prepared::Prepared;
@@ -63,6 +63,7 @@ pub struct Builder {
     hostname: Option<String>,
     cpus: u16,
     memory: u64,
+    disk: Option<DiskSize>,
     engine: EngineChoice,
     read_only: bool,
     tmpfs: Vec<Tmpfs>,
@@ -109,6 +110,7 @@ impl Builder {
             hostname: None,
             cpus: 1,
             memory: Self::DEFAULT_MEMORY,
+            disk: None,
             engine: EngineChoice::default(),
             read_only: false,
             tmpfs: Vec::new(),
@@ -208,6 +210,17 @@ impl Builder {
     pub fn memory(mut self, bytes: u64) -> Result<Self, Error> {
         MemorySize::from_mib(mib(bytes)).map_err(Error::Machine)?;
         self.memory = bytes;
+        Ok(self)
+    }
+
+    /// Gives the sandbox a scratch disk of so many bytes, rounded down to MiB: what is written into the root filesystem is on
+    /// it, and not in the guest's memory. It takes of this host's disk what was ever written to it. A sandbox that is kept
+    /// has it again each time it is started, and boots with it; a fork, and a sandbox from a snapshot, has a copy.
+    ///
+    /// # Errors
+    /// A size that no disk can have.
+    pub fn disk(mut self, bytes: u64) -> Result<Self, Error> {
+        self.disk = Some(DiskSize::from_mib(bytes >> 20).map_err(Error::Disk)?);
         Ok(self)
     }
 

@@ -63,7 +63,7 @@ mod tests {
     fn document() -> serde_json::Value {
         serde_json::json!({
             "format": cellule_supervisor::FORMAT, "id": "0123456789ab", "image": "base", "image_digest": "sha256:1",
-            "created_ns": 1, "engine": "qemu", "engine_program": null, "cpus": 1, "memory_mib": 512,
+            "created_ns": 1, "engine": "qemu", "engine_program": null, "cpus": 1, "memory_mib": 512, "disk": null,
             "kernel": "/k", "initramfs": "/i", "rootfs": "/r", "rootfs_digest": "sha256:2", "hostname": "h",
             "read_only": false, "tmpfs": [], "env": [], "working_dir": "/", "user": "", "main": null,
             "stop_signal": null, "auto_remove": false, "expires_ns": null, "idle": null, "labels": {},

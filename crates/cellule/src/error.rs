@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use cellule_engine::{ConfigError, EngineProblem, Mismatch};
 use cellule_protocol::client::files::FileError;
 use cellule_protocol::client::{AttachError, CallError, ExecError, Lost, StartFailure};
-use cellule_supervisor::{DirectoryError, DocumentError, Failure, FindError, SandboxError, State};
+use cellule_supervisor::{
+    DirectoryError, DocumentError, Failure, FindError, InvalidDiskSize, SandboxError, State,
+};
 
 use crate::{InvalidVariable, RelativeWorkingDir};
 
@@ -48,6 +50,9 @@ pub enum Error {
     /// The machine cannot be as asked.
     #[error("the machine cannot be as asked")]
     Machine(#[source] ConfigError),
+    /// A scratch disk that cannot be.
+    #[error("the scratch disk cannot be as asked")]
+    Disk(#[source] InvalidDiskSize),
     /// The guest was to have more memory than its machine has.
     #[error("{asked_mib} MiB of memory are asked for; the sandbox's machine has {all_mib} MiB")]
     TooMuchMemory {

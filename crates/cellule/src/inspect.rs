@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cellule_supervisor::{Entry, IdleAction, MainStdin};
+use cellule_supervisor::{DiskSize, Entry, IdleAction, MainStdin};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -137,6 +137,8 @@ pub struct InspectResources {
     pub memory_bytes: u64,
     /// What the guest is to have of it, if that is not all.
     pub memory_target_bytes: Option<u64>,
+    /// Its scratch disk, if what is written into the root filesystem is not in memory.
+    pub disk_bytes: Option<u64>,
     /// Whether the root filesystem refuses writes.
     pub read_only: bool,
 }
@@ -257,6 +259,7 @@ impl Inspect {
                 cpus: spec.cpus,
                 memory_bytes: spec.memory_mib << 20,
                 memory_target_bytes: record.memory_target_mib.filter(|_| live).map(|mib| mib << 20),
+                disk_bytes: spec.disk.map(DiskSize::bytes),
                 read_only: spec.read_only,
             },
             network: InspectNetwork { mode: "none".to_owned(), hostname: spec.hostname.clone() },

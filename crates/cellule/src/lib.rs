@@ -64,8 +64,8 @@ pub use cellule_snapshot::{
     TemplateState, Templates,
 };
 pub use cellule_supervisor::{
-    Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, SaveOutcome, SavedSandbox,
-    State, Status, StopOptions, Survey,
+    DiskSize, Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, SaveOutcome,
+    SavedSandbox, State, Status, StopOptions, Survey,
 };
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, Output};
 pub use environment::{InvalidVariable, Variables};

@@ -61,6 +61,7 @@ pub(crate) struct PoolDocument {
     pub(crate) image: String,
     pub(crate) cpus: u16,
     pub(crate) memory: u64,
+    pub(crate) disk: Option<u64>,
     pub(crate) engine: String,
     pub(crate) warmup: Vec<String>,
     pub(crate) warmup_detach: Vec<String>,
@@ -123,6 +124,10 @@ impl PoolDocument {
     pub(crate) fn builder(&self, host: &Host) -> Result<Builder, Failure> {
         let cache = Config::read()?.template_cache();
         let sized = host.sandbox(&self.image).cpus(self.cpus).and_then(|builder| builder.memory(self.memory));
+        let sized = sized.and_then(|builder| match self.disk {
+            Some(bytes) => builder.disk(bytes),
+            None => Ok(builder),
+        });
         let builder = sized.map_err(|error| library_failure::of(&error))?;
         Ok(self.warm(builder.engine(self.engine()).template_cache(cache)))
     }
@@ -316,6 +321,7 @@ mod tests {
             image: "base".to_owned(),
             cpus: 1,
             memory: 256 << 20,
+            disk: None,
             engine: "auto".to_owned(),
             warmup: vec!["true".to_owned()],
             warmup_detach: Vec::new(),

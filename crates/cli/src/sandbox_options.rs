@@ -61,6 +61,9 @@ pub(crate) struct SandboxOptions {
     /// Memory of the machine
     #[arg(short, long, default_value = "512m", value_name = "SIZE", value_parser = quantity::parse_size)]
     memory: u64,
+    /// Give the root filesystem a scratch disk in place of memory; it takes of this host's disk what was ever written to it
+    #[arg(long, value_name = "SIZE", value_parser = quantity::parse_size)]
+    disk: Option<u64>,
     /// End the command after this time, with exit code 124
     #[arg(long, value_name = "TIME", value_parser = quantity::parse_duration)]
     pub(crate) timeout: Option<Duration>,
@@ -260,6 +263,9 @@ impl SandboxOptions {
             Some(pool) => pool.warm(builder.cpus(pool.cpus)?.memory(pool.memory)?.engine(pool.engine())),
             None => builder.cpus(self.cpus)?.memory(self.memory)?,
         };
+        if let Some(bytes) = pool.map_or(self.disk, |pool| pool.disk) {
+            builder = builder.disk(bytes)?;
+        }
         if let Some(name) = &self.name {
             builder = builder.name(name)?;
         }

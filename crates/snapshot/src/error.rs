@@ -85,17 +85,22 @@ pub enum Damage {
     /// It is not what it is kept as.
     #[error("its manifest is that of something else")]
     OtherKey,
-    /// The memory has another size than it was made with.
-    #[error("its memory has {found} bytes instead of {expected}")]
+    /// The memory, or a disk, has another size than it was made with.
+    #[error("its file {file} has {found} bytes instead of {expected}")]
     Size {
+        /// The file's name.
+        file: &'static str,
         /// The size in the manifest.
         expected: u64,
         /// The size on disk.
         found: u64,
     },
-    /// The memory was written to after it was made.
-    #[error("its memory was changed since it was saved")]
-    Touched,
+    /// The memory, or a disk, was written to after it was made.
+    #[error("its file {file} was changed since it was saved")]
+    Touched {
+        /// The file's name.
+        file: &'static str,
+    },
     /// A file is another than was made.
     #[error("its file {file} is not what was saved")]
     Altered {

@@ -13,13 +13,14 @@ use crate::error::{Damage, Error};
 use crate::key::TemplateKey;
 
 /// The format this version writes; any other is refused. It is a part of every template's id.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const MEMORY: &str = "memory";
 pub(crate) const BASE: &str = "base";
 pub(crate) const PAGES: &str = "pages";
 pub(crate) const DEVICES: &str = "devices";
+pub(crate) const DISK: &str = "disk";
 /// Far above any real manifest: a larger one is damage.
 pub(crate) const MANIFEST_MAX: u64 = 16 << 20;
 /// Bytes of a range in `pages`: its first page and their count, each four bytes, the lowest first.
@@ -38,9 +39,11 @@ pub struct Manifest {
     /// Who can go on with it.
     pub origin: Origin,
     /// How the file with its memory looked when it was done.
-    pub memory: MemoryRecord,
+    pub memory: FileRecord,
     /// What that memory is to be laid over; without it, it is all of the machine's.
     pub base: Option<BaseRecord>,
+    /// How the file with its scratch disk looked, if it had one.
+    pub disk: Option<FileRecord>,
     /// The SHA-256 of its devices' state, in lower-case hexadecimal.
     pub devices_sha256: String,
 }
@@ -77,12 +80,12 @@ pub struct SandboxSubject {
     pub sandbox: serde_json::Value,
 }
 
-/// How a file with a memory looked when it was done.
+/// How a file with a memory, or a disk, looked when it was done.
 ///
 /// It is not hashed at each start, which would cost more than the start: what wrote to it since shows in its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MemoryRecord {
+pub struct FileRecord {
     /// Its size in bytes.
     pub bytes: u64,
     /// When it was last written to: nanoseconds since 1970.
@@ -94,7 +97,7 @@ pub struct MemoryRecord {
 #[serde(deny_unknown_fields)]
 pub struct BaseRecord {
     /// How its file looked.
-    pub memory: MemoryRecord,
+    pub memory: FileRecord,
     /// The SHA-256 of the list of pages that differ.
     pub pages_sha256: String,
     /// How many bytes those have.
@@ -188,14 +191,14 @@ impl SavedFiles {
     }
 
     fn try_load(&self) -> Result<SavedMachine, Damage> {
-        let memory = self.open_memory(MEMORY, self.manifest.memory)?;
+        let memory = self.open_whole(MEMORY, self.manifest.memory)?;
         let devices = self.read(DEVICES, DEVICES_MAX as u64, &self.manifest.devices_sha256)?;
         let origin = self.manifest.origin.clone();
         let Some(record) = &self.manifest.base else {
             let unreadable = |source| Damage::Unreadable { file: MEMORY, source };
             return SavedMachine::whole(memory, devices, origin).map_err(unreadable);
         };
-        let base = self.open_memory(BASE, record.memory)?;
+        let base = self.open_whole(BASE, record.memory)?;
         let size = u32::try_from(record.memory.bytes >> 20).unwrap_or(u32::MAX);
         let size = MemorySize::from_mib(size).map_err(|_| Damage::Pages)?;
         // There are no more ranges than pages.
@@ -205,17 +208,27 @@ impl SavedFiles {
         Ok(SavedMachine { base, changes, devices, origin })
     }
 
-    fn open_memory(&self, name: &'static str, wanted: MemoryRecord) -> Result<File, Damage> {
+    /// Opens its scratch disk, if it had one: to be copied, and never written to.
+    ///
+    /// # Errors
+    /// It is not what was saved.
+    pub fn disk(&self) -> Result<Option<File>, Error> {
+        let Some(record) = self.manifest.disk else { return Ok(None) };
+        let damaged = |damage| Error::Damaged { path: self.dir.clone(), damage };
+        self.open_whole(DISK, record).map(Some).map_err(damaged)
+    }
+
+    fn open_whole(&self, name: &'static str, wanted: FileRecord) -> Result<File, Damage> {
         let unreadable = |source| Damage::Unreadable { file: name, source };
-        let memory = File::open(self.dir.join(name)).map_err(unreadable)?;
-        let found = record_of(&memory).map_err(unreadable)?;
+        let file = File::open(self.dir.join(name)).map_err(unreadable)?;
+        let found = record_of(&file).map_err(unreadable)?;
         if found.bytes != wanted.bytes {
-            return Err(Damage::Size { expected: wanted.bytes, found: found.bytes });
+            return Err(Damage::Size { file: name, expected: wanted.bytes, found: found.bytes });
         }
         if found != wanted {
-            return Err(Damage::Touched);
+            return Err(Damage::Touched { file: name });
         }
-        Ok(memory)
+        Ok(file)
     }
 
     fn read(&self, name: &'static str, limit: u64, wanted_sha256: &str) -> Result<Vec<u8>, Damage> {
@@ -250,8 +263,9 @@ impl SavedFiles {
 
     /// The names of its files.
     pub(crate) fn files(&self) -> impl Iterator<Item = &'static str> {
-        let over = self.manifest.base.is_some();
-        [MANIFEST, DEVICES, MEMORY].into_iter().chain([BASE, PAGES].into_iter().filter(move |_| over))
+        let over = self.manifest.base.is_some().then_some([BASE, PAGES]);
+        let disk = self.manifest.disk.map(|_| DISK);
+        [MANIFEST, DEVICES, MEMORY].into_iter().chain(over.into_iter().flatten()).chain(disk)
     }
 
     /// Bytes that it takes on disk, what it shares with others left out.
@@ -265,10 +279,10 @@ impl SavedFiles {
     }
 }
 
-pub(crate) fn record_of(memory: &File) -> io::Result<MemoryRecord> {
-    let found = memory.metadata()?;
+pub(crate) fn record_of(file: &File) -> io::Result<FileRecord> {
+    let found = file.metadata()?;
     let written_ns = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
-    Ok(MemoryRecord { bytes: found.len(), written_ns })
+    Ok(FileRecord { bytes: found.len(), written_ns })
 }
 
 /// The contents of `pages`.

@@ -24,6 +24,8 @@ pub struct TemplateKey {
     pub cpus: u32,
     /// Guest memory in MiB.
     pub memory_mib: u64,
+    /// The size of its scratch disk in MiB; 0 if it has none.
+    pub disk_mib: u64,
     /// A name of what it boots from, that nothing else has: such as a hash.
     pub boot: String,
     /// The same of its root filesystem.
@@ -46,6 +48,7 @@ impl TemplateKey {
         part(self.program.as_ref().map_or(&[], |path| path.as_os_str().as_encoded_bytes()));
         part(&self.cpus.to_le_bytes());
         part(&self.memory_mib.to_le_bytes());
+        part(&self.disk_mib.to_le_bytes());
         part(self.boot.as_bytes());
         part(self.rootfs.as_bytes());
         part(self.warm_up.as_bytes());
@@ -100,6 +103,7 @@ pub(crate) mod tests {
             program: None,
             cpus: 1,
             memory_mib: 96,
+            disk_mib: 0,
             boot: "b".to_owned(),
             rootfs: "r".to_owned(),
             warm_up: String::new(),
@@ -113,6 +117,7 @@ pub(crate) mod tests {
             TemplateKey { program: Some("/q".into()), ..key() },
             TemplateKey { cpus: 2, ..key() },
             TemplateKey { memory_mib: 97, ..key() },
+            TemplateKey { disk_mib: 1, ..key() },
             TemplateKey { boot: "c".to_owned(), ..key() },
             TemplateKey { boot: "br".to_owned(), rootfs: String::new(), ..key() },
             TemplateKey { rootfs: "rr".to_owned(), ..key() },
@@ -122,7 +127,7 @@ pub(crate) mod tests {
         ids.push(key().id());
         ids.sort();
         ids.dedup();
-        assert_eq!(ids.len(), 9);
+        assert_eq!(ids.len(), 10);
         assert_eq!(key().id(), key().id());
     }
 

@@ -37,10 +37,11 @@ mod templates;
 
 pub use error::{Damage, Error};
 pub use files::{
-    BaseRecord, FORMAT, Manifest, MemoryRecord, SandboxSubject, SavedFiles, Subject, TemplateSubject,
+    BaseRecord, FORMAT, FileRecord, Manifest, SandboxSubject, SavedFiles, Subject, TemplateSubject,
 };
 pub use key::{TemplateId, TemplateKey};
 pub use name::{InvalidSnapshotName, SnapshotName};
 pub use saving::{Durability, Extent, Saving};
 pub use snapshots::{Snapshot, SnapshotDraft, Snapshots};
+pub use sparse::copy as copy_sparse;
 pub use templates::{Draft, Making, Template, TemplateState, Templates};

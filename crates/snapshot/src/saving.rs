@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, CWD, linkat};
 
 use crate::error::Error;
 use crate::files::{
-    BASE, BaseRecord, DEVICES, FORMAT, MANIFEST, MEMORY, Manifest, MemoryRecord, PAGES, Subject, list_ranges,
-    record_of, sha256,
+    BASE, BaseRecord, DEVICES, DISK, FORMAT, FileRecord, MANIFEST, MEMORY, Manifest, PAGES, Subject,
+    list_ranges, record_of, sha256,
 };
 use crate::sparse;
 
@@ -41,6 +41,7 @@ pub struct Saving {
     memory: File,
     /// Whether the memory is to be laid over what was linked.
     over_base: bool,
+    disk: Option<File>,
 }
 
 impl Saving {
@@ -51,8 +52,7 @@ impl Saving {
     /// The files cannot be made.
     pub fn begin(dir: &Path, base: Option<&File>, extent: Extent) -> Result<Self, Error> {
         let path = dir.join(MEMORY);
-        let memory = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let memory = memory.map_err(Error::io("make", &path))?;
+        let memory = new_file(&path)?;
         let mut over_base = false;
         if let Some(base) = base {
             over_base = extent == Extent::Changes && link(base, &dir.join(BASE)).is_ok();
@@ -60,7 +60,7 @@ impl Saving {
                 sparse::copy(base, &memory).map_err(Error::io("write", &path))?;
             }
         }
-        Ok(Self { dir: dir.to_path_buf(), memory, over_base })
+        Ok(Self { dir: dir.to_path_buf(), memory, over_base, disk: None })
     }
 
     /// The file that the engine saves the memory in.
@@ -69,6 +69,23 @@ impl Saving {
     /// Its descriptor cannot be copied.
     pub fn memory(&self) -> Result<File, Error> {
         self.memory.try_clone().map_err(Error::io("open", &self.dir.join(MEMORY)))
+    }
+
+    /// Keeps the machine's scratch disk too, as it is now: the machine stands still meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be read, or there is no room for it.
+    pub fn copy_disk(&mut self, disk: &File) -> Result<(), Error> {
+        let to = self.make_disk()?;
+        sparse::copy(disk, &to).map_err(Error::io("write", &self.dir.join(DISK)))
+    }
+
+    /// An empty file for the machine's scratch disk.
+    pub(crate) fn make_disk(&mut self) -> Result<File, Error> {
+        let path = self.dir.join(DISK);
+        let disk = new_file(&path)?;
+        self.disk = Some(disk.try_clone().map_err(Error::io("open", &path))?);
+        Ok(disk)
     }
 
     /// Completes the directory: `saved` has its pages in the file that [`memory`](Self::memory) gave. Returns what the
@@ -82,7 +99,7 @@ impl Saving {
         saved: &SavedMachine,
         durability: Durability,
     ) -> Result<Manifest, Error> {
-        let memory = self.settle(durability)?;
+        let (memory, disk) = self.settle(durability)?;
         let base = if self.over_base {
             let list = list_ranges(saved.changes.ranges());
             write_file(&self.dir.join(PAGES), &list, durability)?;
@@ -99,19 +116,24 @@ impl Saving {
             origin: saved.origin.clone(),
             memory,
             base,
+            disk,
             devices_sha256: sha256(&saved.devices),
         };
         self.complete(&manifest, &saved.devices, durability)?;
         Ok(manifest)
     }
 
-    /// Says how the memory looks, which is all there and is not written to from here on.
-    pub(crate) fn settle(&self, durability: Durability) -> Result<MemoryRecord, Error> {
-        let path = self.dir.join(MEMORY);
-        if durability == Durability::Durable {
-            self.memory.sync_all().map_err(Error::io("write", &path))?;
-        }
-        record_of(&self.memory).map_err(Error::io("look at", &path))
+    /// Says how the memory and the disk look, which are all there and are not written to from here on.
+    pub(crate) fn settle(&self, durability: Durability) -> Result<(FileRecord, Option<FileRecord>), Error> {
+        let settle = |file: &File, name: &str| {
+            let path = self.dir.join(name);
+            if durability == Durability::Durable {
+                file.sync_all().map_err(Error::io("write", &path))?;
+            }
+            record_of(file).map_err(Error::io("look at", &path))
+        };
+        let disk = self.disk.as_ref().map(|disk| settle(disk, DISK)).transpose()?;
+        Ok((settle(&self.memory, MEMORY)?, disk))
     }
 
     /// Writes what belongs to the memory. The manifest is last: only with it is there anything to be found.
@@ -127,6 +149,11 @@ impl Saving {
         write_file(&path, &text.map_err(Error::io("write", &path))?, durability)?;
         if durability == Durability::Durable { sync_dir(&self.dir) } else { Ok(()) }
     }
+}
+
+fn new_file(path: &Path) -> Result<File, Error> {
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
+    file.map_err(Error::io("make", path))
 }
 
 /// Gives an open file another name. It must have one already, which nobody need know.

@@ -8,7 +8,10 @@ use rustix::io::Errno;
 
 /// Makes `to`, an empty file, the same as `from`: as another name for the same blocks where the file system can, else by copying
 /// what is no hole.
-pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
+///
+/// # Errors
+/// One cannot be read, or the other not be written.
+pub fn copy(from: &File, to: &File) -> io::Result<()> {
     if ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }

@@ -19,6 +19,7 @@ mod agent_log;
 mod client;
 mod connection;
 mod directory;
+mod disk;
 pub mod document;
 mod failure;
 mod greeting;
@@ -49,6 +50,7 @@ mod warm;
 
 pub use client::{Sandbox, SandboxError, Slot, SlotNews, StartMainError, Statuses, StopOptions};
 pub use directory::{DirectoryError, LOGS, SandboxDir};
+pub use disk::{DiskSize, InvalidDiskSize, formatter};
 pub use document::DocumentError;
 pub use failure::{Failure, FailureKind};
 pub use inherited::inherited;

@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc;
 
 use crate::directory::LOGS;
+use crate::disk;
 use crate::failure::{Failure, FailureKind};
 use crate::log::CONSOLE_LOG;
 use crate::record::StartRecord;
@@ -35,6 +36,9 @@ const GUEST_STEPS: usize = 64;
 const GUEST_WORDS: usize = 512;
 /// By which name the agent finds the disk with the image.
 const ROOTFS_SERIAL: &str = "rootfs";
+/// The same of the scratch disk, and what tells it that there is one.
+const DISK_SERIAL: &str = "scratch";
+const HAS_DISK: &str = "CELLULE_DISK=1";
 
 /// How large the guest's console may become on disk before it is put aside.
 const CONSOLE_FULL: u64 = 1 << 20;
@@ -47,6 +51,8 @@ pub(crate) struct Started {
     pub(crate) start: StartRecord,
     /// What its memory was at first, if that was not nothing.
     pub(crate) base: Option<File>,
+    /// Its scratch disk, if it has one.
+    pub(crate) disk: Option<File>,
     /// The main program that it was saved with.
     pub(crate) main: Option<SavedMain>,
 }
@@ -95,14 +101,15 @@ impl Steps {
 /// Dropping the future ends the machine.
 pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) -> Result<Started, Failure> {
     let launcher = Launcher::new(Arc::clone(&spec), dir, steps.clone())?;
-    let (running, start, main) = if let Some(of) = &spec.saved {
-        saved::start(&launcher, of).await?
-    } else {
-        let (running, start) = warm::start(&launcher).await?;
-        (running, start, None)
+    let (running, start, main) = match &spec.saved {
+        Some(of) if !launcher.has_used_disk() => saved::start(&launcher, of).await?,
+        _ => {
+            let (running, start) = warm::start(&launcher).await?;
+            (running, start, None)
+        }
     };
 
-    introduce(Prepared { running, start, main }, &spec, &steps).await
+    introduce(Prepared { running, start, main }, &spec, launcher.dir(), &steps).await
 }
 
 /// A machine that knows nothing yet of the sandbox that it is for.
@@ -113,10 +120,11 @@ pub(crate) struct Prepared {
     pub(crate) main: Option<SavedMain>,
 }
 
-/// Makes the machine the sandbox's.
+/// Makes the machine the sandbox's, whose directory is `dir` now.
 pub(crate) async fn introduce(
     prepared: Prepared,
     spec: &SandboxSpec,
+    dir: &Path,
     steps: &Steps,
 ) -> Result<Started, Failure> {
     let Prepared { running, start, main } = prepared;
@@ -125,12 +133,16 @@ pub(crate) async fn introduce(
     if running.base.is_none() {
         steps.guests(&answer);
     }
+    // Before anything is written to it that somebody may miss.
+    if running.disk.is_some() {
+        disk::keep(dir).await?;
+    }
     if let Err(error) = running.session.go_on().await {
         return Err(better_reason(&*running.machine, Failure::call(&error)).await);
     }
     steps.tell("handshake", begun);
-    let Running { machine, session, base } = running;
-    Ok(Started { machine, session, start, base, main })
+    let Running { machine, session, base, disk } = running;
+    Ok(Started { machine, session, start, base, disk, main })
 }
 
 /// Launches machines for one sandbox.
@@ -149,6 +161,8 @@ pub(crate) struct Running {
     pub(crate) session: Session,
     /// What its memory was at first, if it was restored.
     pub(crate) base: Option<File>,
+    /// Its scratch disk, if it has one.
+    pub(crate) disk: Option<File>,
 }
 
 impl Launcher {
@@ -165,24 +179,51 @@ impl Launcher {
         &self.dir
     }
 
+    /// Whether there is a disk from an earlier start, with which no saved machine goes on.
+    pub(crate) fn has_used_disk(&self) -> bool {
+        self.spec.disk.is_some() && disk::is_used(&self.dir)
+    }
+
     /// Boots a machine, to an agent that answers.
     pub(crate) async fn boot(&self) -> Result<Running, Failure> {
         let begun = Instant::now();
-        let machine = self.launch(None).await?.map_err(|error| Failure::launch(&error))?;
+        let disk = match self.spec.disk {
+            None => None,
+            Some(_) if self.has_used_disk() => Some(disk::open(&self.dir).await?),
+            Some(size) => {
+                let disk = disk::format(&self.dir, size).await?;
+                self.steps.tell("disk", begun);
+                Some(disk)
+            }
+        };
+        let begun = Instant::now();
+        let machine = self.launch(None, disk.as_ref()).await?.map_err(|error| Failure::launch(&error))?;
         self.steps.launched("launch", begun, &*machine);
         let begun = Instant::now();
         let session = session(&*machine, BOOT).await?;
         self.steps.tell("boot", begun);
-        Ok(Running { machine, session, base: None })
+        Ok(Running { machine, session, base: None, disk })
     }
 
-    /// Lets a machine go on from where one was saved. The inner error is the saved machine's, or the engine's.
-    pub(crate) async fn restore(&self, saved: SavedMachine) -> Result<Result<Running, LaunchError>, Failure> {
+    /// Lets a machine go on from where one was saved, with a copy of the disk that it had then. The inner error is the saved
+    /// machine's, or the engine's.
+    pub(crate) async fn restore(
+        &self,
+        saved: SavedMachine,
+        disk: Option<File>,
+    ) -> Result<Result<Running, LaunchError>, Failure> {
         let begun = Instant::now();
-        let base = saved.base.try_clone().map_err(|error| {
-            Failure::new(FailureKind::Supervisor, "the supervisor has no descriptor to spare", Some(&error))
-        })?;
-        let machine = match self.launch(Some(saved)).await? {
+        let disk = match disk {
+            Some(disk) => {
+                let disk = disk::copy(&self.dir, disk).await?;
+                self.steps.tell("disk", begun);
+                Some(disk)
+            }
+            None => None,
+        };
+        let begun = Instant::now();
+        let base = saved.base.try_clone().map_err(|error| no_descriptor(&error))?;
+        let machine = match self.launch(Some(saved), disk.as_ref()).await? {
             Ok(machine) => machine,
             Err(error) => return Ok(Err(error)),
         };
@@ -190,15 +231,17 @@ impl Launcher {
         let begun = Instant::now();
         let session = session(&*machine, RESTORED).await?;
         self.steps.tell("agent", begun);
-        Ok(Ok(Running { machine, session, base: Some(base) }))
+        Ok(Ok(Running { machine, session, base: Some(base), disk }))
     }
 
     async fn launch(
         &self,
         saved: Option<SavedMachine>,
+        disk: Option<&File>,
     ) -> Result<Result<Arc<dyn Machine>, LaunchError>, Failure> {
         let (spec, dir) = (Arc::clone(&self.spec), self.dir.clone());
-        let config = apart(move || config(&spec, &dir, saved)).await?;
+        let disk = disk.map(File::try_clone).transpose().map_err(|error| no_descriptor(&error))?;
+        let config = apart(move || config(&spec, &dir, saved, disk)).await?;
         Ok(self.engine.launch(config).await.map(Arc::from))
     }
 }
@@ -244,7 +287,16 @@ fn cut(text: &str) -> String {
     text.chars().take(GUEST_WORDS).collect()
 }
 
-fn config(spec: &SandboxSpec, dir: &Path, saved: Option<SavedMachine>) -> Result<MachineConfig, Failure> {
+fn no_descriptor(error: &std::io::Error) -> Failure {
+    Failure::new(FailureKind::Supervisor, "the supervisor has no descriptor to spare", Some(error))
+}
+
+fn config(
+    spec: &SandboxSpec,
+    dir: &Path,
+    saved: Option<SavedMachine>,
+    disk: Option<File>,
+) -> Result<MachineConfig, Failure> {
     let invalid = |error: ConfigError| Failure::launch(&LaunchError::Config(error));
     let rootfs = open(&spec.rootfs).map_err(|mut failure| {
         failure.causes.insert(0, failure.message);
@@ -262,14 +314,18 @@ fn config(spec: &SandboxSpec, dir: &Path, saved: Option<SavedMachine>) -> Result
         None => Start::Boot(Kernel {
             kernel: open(&spec.kernel)?,
             initramfs: open(&spec.initramfs)?,
-            cmdline: String::new(),
+            cmdline: if disk.is_some() { HAS_DISK.to_owned() } else { String::new() },
         }),
     };
+    let mut disks = vec![Disk::read_only(rootfs, ROOTFS_SERIAL).map_err(invalid)?];
+    if let Some(disk) = disk {
+        disks.push(Disk::writable(disk, DISK_SERIAL).map_err(invalid)?);
+    }
     Ok(MachineConfig {
         start,
         cpus: CpuCount::new(u16::try_from(spec.cpus).unwrap_or(u16::MAX)).map_err(invalid)?,
         memory: MemorySize::from_mib(u32::try_from(spec.memory_mib).unwrap_or(u32::MAX)).map_err(invalid)?,
-        disks: vec![Disk::read_only(rootfs, ROOTFS_SERIAL).map_err(invalid)?],
+        disks,
         dir: dir.to_path_buf(),
         console_log: Some(ConsoleLog { path: dir.join(LOGS).join(CONSOLE_LOG), limit: CONSOLE_FULL }),
     })

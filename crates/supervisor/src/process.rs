@@ -241,8 +241,8 @@ impl Supervisor {
     }
 
     fn started(&mut self, started: Started) {
-        let Started { machine, session, start, base, main } = started;
-        self.saves.base = base;
+        let Started { machine, session, start, base, disk, main } = started;
+        (self.saves.base, self.saves.disk) = (base, disk);
         self.carried = main;
         self.status.start = Some(start);
         let waiting = Arc::clone(&machine);

@@ -4,14 +4,16 @@
 //! It may be anybody's: a snapshot is a file that people pass on. Nothing in it that leads to something on this host is used:
 //! programs and paths come from here.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
-use cellule_engine::LaunchError;
+use cellule_engine::{LaunchError, SavedMachine};
 use cellule_snapshot::{SavedFiles, Subject};
 use serde::{Deserialize, Serialize};
 
 use crate::directory::SAVED;
+use crate::disk::DiskSize;
 use crate::document::DocumentError;
 use crate::failure::{Failure, FailureKind};
 use crate::machine::{Launcher, Running, apart};
@@ -51,7 +53,14 @@ impl SavedSandbox {
             return Err(DocumentError::Bounds { field: "subject" });
         };
         let text = serde_json::to_vec(&subject.sandbox)?;
-        Self::parse(&text)
+        let sandbox = Self::parse(&text)?;
+        // The machine has what its sandbox says that it has.
+        let disk = files.manifest().disk.map(|record| record.bytes);
+        if disk == sandbox.spec.disk.map(DiskSize::bytes) {
+            Ok(sandbox)
+        } else {
+            Err(DocumentError::Bounds { field: "disk" })
+        }
     }
 
     /// Reads such a document.
@@ -82,19 +91,20 @@ pub(crate) async fn start(
 ) -> Result<(Running, StartRecord, Option<SavedMain>), Failure> {
     let begun = Instant::now();
     let dir = launcher.dir().join(SAVED);
-    let (files, sandbox) = apart(move || load(&dir)).await?;
+    let (machine, disk, sandbox) = apart(move || load(&dir)).await?;
     launcher.steps.tell("load", begun);
-    let running = match launcher.restore(files).await? {
+    let running = match launcher.restore(machine, disk).await? {
         Ok(running) => running,
         Err(error) => return Err(unusable(&error)),
     };
     Ok((running, StartRecord { saved: Some(of.to_owned()), ..StartRecord::default() }, sandbox.main))
 }
 
-fn load(dir: &Path) -> Result<(cellule_engine::SavedMachine, SavedSandbox), Failure> {
+fn load(dir: &Path) -> Result<(SavedMachine, Option<File>, SavedSandbox), Failure> {
     let files = SavedFiles::open(dir).map_err(|error| damaged(&error))?;
     let sandbox = SavedSandbox::of(&files).map_err(|error| damaged(&error))?;
-    Ok((files.load().map_err(|error| damaged(&error))?, sandbox))
+    let (machine, disk) = (files.load(), files.disk());
+    Ok((machine.map_err(|error| damaged(&error))?, disk.map_err(|error| damaged(&error))?, sandbox))
 }
 
 fn damaged(error: &(dyn std::error::Error + 'static)) -> Failure {

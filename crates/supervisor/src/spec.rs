@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::DiskSize;
 use crate::document::{self, DocumentError};
 use crate::name::SandboxId;
 
 /// The format this version writes; any other is refused.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// What a sandbox is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,8 @@ pub struct SandboxSpec {
     pub cpus: u32,
     /// Guest memory in MiB.
     pub memory_mib: u64,
+    /// The scratch disk that takes what is written into the root filesystem; without one it is memory.
+    pub disk: Option<DiskSize>,
     /// The guest kernel, an ELF.
     pub kernel: PathBuf,
     /// The initramfs with the agent.

@@ -92,7 +92,8 @@ pub async fn stand_by(
     drop(keeper);
     let spec = Arc::new(claim.spec);
     let of = Arc::clone(&spec);
-    let start = Box::pin(async move { machine::introduce(prepared, &of, &steps).await });
+    let place = dir.path().to_path_buf();
+    let start = Box::pin(async move { machine::introduce(prepared, &of, &place, &steps).await });
     supervise_start(dir, spec, owner, start, phases).await
 }
 
@@ -155,6 +156,7 @@ fn difference(ours: &SandboxSpec, theirs: &SandboxSpec) -> Option<&'static str> 
         ("image", ours.rootfs_digest == theirs.rootfs_digest && ours.rootfs == theirs.rootfs),
         ("number of processors", ours.cpus == theirs.cpus),
         ("memory", ours.memory_mib == theirs.memory_mib),
+        ("disk", ours.disk == theirs.disk),
         ("engine", ours.engine == theirs.engine && ours.engine_program == theirs.engine_program),
         ("boot bundle", ours.kernel == theirs.kernel && boot(ours) == boot(theirs)),
         ("warm-up", warm_up(ours) == warm_up(theirs)),
@@ -191,6 +193,7 @@ mod tests {
         assert_eq!(with(&|theirs| theirs.hostname = "other".into()), None);
         assert_eq!(with(&|theirs| theirs.env.push("A=1".into())), None);
         assert_eq!(with(&|theirs| theirs.memory_mib += 1), Some("memory"));
+        assert_eq!(with(&|theirs| theirs.disk = Some(crate::DiskSize::MIN)), Some("disk"));
         assert_eq!(with(&|theirs| theirs.rootfs_digest.push('1')), Some("image"));
         assert_eq!(with(&|theirs| theirs.cpus = 2), Some("number of processors"));
         assert_eq!(with(&|theirs| theirs.saved = Some("x".into())), Some("start"));

@@ -10,16 +10,19 @@
 //!   boot ─────────────────────────────────────────────────────────────────▶ cold, and why is noted
 //! ```
 //! What is wrong with a template never fails a start. What is in it is a guest that has booted and was told nothing: names,
-//! files, variables and programs come after the restore. A cold start warms up by itself, unless that is what failed.
+//! files, variables and programs come after the restore. A cold start warms up by itself, unless that is what failed. So does
+//! one with a disk that was used before, which goes with no template.
 
 pub(crate) mod warm_up;
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use cellule_engine::LaunchError;
 use cellule_snapshot::{Draft, Making, SavedFiles, TemplateKey, Templates};
 use tokio::time::sleep;
 
+use crate::disk::DiskSize;
 use crate::failure::{Failure, FailureKind};
 use crate::inherited::complain;
 use crate::machine::{Launcher, Running, apart, nobodys, session};
@@ -38,8 +41,9 @@ const BACK_WITHIN: Duration = Duration::from_secs(20);
 
 /// Starts a machine, to an agent that was heard.
 pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord), Failure> {
+    let note = launcher.has_used_disk().then(|| "its disk was used before".to_owned());
     let Some(cache) = &launcher.spec.templates else {
-        return Ok((launcher.boot().await?, StartRecord::default()));
+        return Ok((launcher.boot().await?, StartRecord { note, ..StartRecord::default() }));
     };
     let warm = Warm {
         cache,
@@ -47,6 +51,9 @@ pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord),
         key: key(launcher, cache),
         launcher,
     };
+    if note.is_some() {
+        return Ok((warm.cold().await?, StartRecord { note, ..StartRecord::default() }));
+    }
     let mut note = None;
     for _ in 0..TRIES {
         let files = match warm.template().await? {
@@ -88,6 +95,7 @@ fn key(launcher: &Launcher, cache: &TemplateCache) -> TemplateKey {
         program: spec.engine_program.clone(),
         cpus: spec.cpus,
         memory_mib: spec.memory_mib,
+        disk_mib: spec.disk.map_or(0, DiskSize::mib),
         boot: cache.boot.clone(),
         rootfs: spec.rootfs_digest.clone(),
         warm_up: if cache.warm_up.is_empty() {
@@ -164,7 +172,7 @@ impl Warm<'_> {
     }
 
     /// Boots a machine and saves it. A boot that fails is the start's own failure.
-    async fn make(&self, draft: Draft) -> Result<Found, Failure> {
+    async fn make(&self, mut draft: Draft) -> Result<Found, Failure> {
         let booted = self.launcher.boot().await?;
         // A guest that is not sound is nothing to start from. And what each start replaces has its place already: to put one
         // thing in another's costs a guest that just woke less than to make a place for it.
@@ -177,7 +185,7 @@ impl Warm<'_> {
                 why: format!("no template could be made: {why}"),
             });
         }
-        let Running { machine, session: heard, .. } = booted;
+        let Running { machine, session: heard, disk, .. } = booted;
         drop(heard);
         sleep(REST).await;
 
@@ -187,7 +195,12 @@ impl Warm<'_> {
             machine.pause().await.map_err(|error| chain(&error))?;
             let memory = draft.memory().map_err(|error| chain(&error))?;
             let saved = machine.save(memory).await.map_err(|error| chain(&error))?;
-            let published = apart(move || Ok(draft.publish(&label, &saved)));
+            let disk = disk.as_ref().map(File::try_clone).transpose().map_err(|error| chain(&error))?;
+            let published = apart(move || {
+                // The machine stands still until this is done.
+                let copied = disk.map_or(Ok(()), |disk| draft.copy_disk(&disk));
+                Ok(copied.and_then(|()| draft.publish(&label, &saved)))
+            });
             published.await.map_err(|failure| failure.line())?.map_err(|error| chain(&error))
         };
         match saved.await {
@@ -203,7 +216,7 @@ impl Warm<'_> {
                 let session = session(&*machine, BACK_WITHIN).await?;
                 session.go_on().await.map_err(|error| Failure::call(&error))?;
                 Ok(Found::Not {
-                    instead: Instead::Booted(Box::new(Running { machine, session, base: None })),
+                    instead: Instead::Booted(Box::new(Running { machine, session, base: None, disk })),
                     why,
                 })
             }
@@ -225,11 +238,12 @@ impl Warm<'_> {
 
     /// Restores a machine; the inner error is what is wrong with the template.
     async fn restore(&self, files: SavedFiles) -> Result<Result<Running, String>, Failure> {
-        let saved = match apart(move || Ok(files.load())).await? {
-            Ok(saved) => saved,
-            Err(error) => return Ok(Err(chain(&error))),
-        };
-        match self.launcher.restore(saved).await {
+        let (saved, disk) =
+            match apart(move || Ok(files.load().and_then(|saved| Ok((saved, files.disk()?))))).await? {
+                Ok(loaded) => loaded,
+                Err(error) => return Ok(Err(chain(&error))),
+            };
+        match self.launcher.restore(saved, disk).await {
             Ok(Ok(running)) => Ok(Ok(running)),
             Ok(Err(error)) => match &error {
                 LaunchError::Mismatch(_)

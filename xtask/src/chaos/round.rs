@@ -87,6 +87,8 @@ pub(super) struct Round<'a> {
     victim: Victim,
     remove: bool,
     begin: Begin,
+    /// Whether it has a scratch disk.
+    disk: bool,
     moment: Duration,
     program: &'a Path,
     home: &'a Path,
@@ -114,7 +116,9 @@ impl<'a> Round<'a> {
         };
         let moment =
             Duration::from_micros(random.next() % u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
-        Self { name: format!("round-{number}"), scene, victim, remove, begin, moment, program, home }
+        // One that boots for itself, since a template with a disk would be one more to make.
+        let disk = begin == Begin::Cold && random.below(2) == 0;
+        Self { name: format!("round-{number}"), scene, victim, remove, begin, disk, moment, program, home }
     }
 
     fn cellule(&self, words: &[&str]) -> Command {
@@ -135,6 +139,9 @@ impl<'a> Round<'a> {
             let mut words = vec!["run", "--quiet", "--name", &self.name, &rm];
             words.extend(detach);
             words.extend((self.begin == Begin::Cold).then_some("--cold"));
+            if self.disk {
+                words.extend(["--disk", "64m"]);
+            }
             words.extend(["base", "sleep", "1000"]);
             words.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };

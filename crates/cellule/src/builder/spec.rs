@@ -56,6 +56,7 @@ impl Builder {
             engine_program: self.host.qemu().map(PathBuf::from),
             cpus: self.cpus.into(),
             memory_mib: mib(self.memory).into(),
+            disk: self.disk,
             kernel: bundle.kernel_path.clone(),
             initramfs: bundle.initramfs_path.clone(),
             rootfs: image.rootfs.path.clone(),

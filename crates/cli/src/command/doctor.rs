@@ -82,6 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         kvm_guest(&probe),
         super::runtime()?.block_on(qemu(&host)),
         memory(),
+        formatter(),
         disk(home),
         user_namespaces(),
         cgroup(),
@@ -177,6 +178,19 @@ async fn qemu(host: &Host) -> Finding {
         Err(error) => Finding::not(NAME, Standing::Unusable, error.to_string(), "install QEMU 7.2 or newer"),
     };
     finding.required()
+}
+
+fn formatter() -> Finding {
+    const NAME: &str = "mkfs.ext4";
+    match cellule_supervisor::formatter() {
+        Some(program) => Finding::ok(NAME, program.display().to_string()),
+        None => Finding::not(
+            NAME,
+            Standing::Missing,
+            "not installed",
+            "run --disk needs it, and nothing else: apt-get install e2fsprogs",
+        ),
+    }
 }
 
 fn memory() -> Finding {

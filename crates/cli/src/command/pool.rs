@@ -72,6 +72,9 @@ pub(crate) struct Create {
     /// Memory of each machine
     #[arg(short, long, default_value = "512m", value_name = "SIZE", value_parser = parse_size)]
     memory: u64,
+    /// Scratch disk of each machine, in place of memory for what is written into the root filesystem
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    disk: Option<u64>,
     /// What executes the machines: auto or qemu
     #[arg(long, default_value = "auto")]
     engine: EngineChoice,
@@ -126,6 +129,7 @@ fn make(create: Create) -> Result<(), Failure> {
         image,
         cpus: create.cpus,
         memory: create.memory,
+        disk: create.disk,
         engine: create.engine.to_string(),
         warmup: create.warmup,
         warmup_detach: create.warmup_detach,

@@ -29,8 +29,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     options: SandboxOptions,
     /// Take a machine of this pool, which is ready; its image is the pool's, and all words are the command
-    #[arg(long, value_name = "POOL", add = completion::pool(), conflicts_with_all = ["cpus", "memory", "engine", "cold",
-          "template_cache", "warmup", "warmup_detach", "ready_port", "ready_cmd", "pull"])]
+    #[arg(long, value_name = "POOL", add = completion::pool(), conflicts_with_all = ["cpus", "memory", "disk", "engine",
+          "cold", "template_cache", "warmup", "warmup_detach", "ready_port", "ready_cmd", "pull"])]
     pool: Option<PoolName>,
     /// Leave the sandbox running and print its id
     #[arg(short, long)]

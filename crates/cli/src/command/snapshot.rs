@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use cellule::{SavedSandbox, Snapshot, SnapshotError, SnapshotName, Snapshots};
+use cellule::{DiskSize, SavedSandbox, Snapshot, SnapshotError, SnapshotName, Snapshots};
 use serde::Serialize;
 
 use crate::failure::{self, Failure, printable};
@@ -208,6 +208,7 @@ struct Shown {
     image_digest: Option<String>,
     cpus: Option<u32>,
     memory_bytes: Option<u64>,
+    scratch_disk_bytes: Option<u64>,
     /// Whether its main program goes on.
     main: Option<bool>,
     created_ns: Option<i64>,
@@ -228,6 +229,7 @@ impl Shown {
             image_digest: None,
             cpus: None,
             memory_bytes: None,
+            scratch_disk_bytes: None,
             main: None,
             created_ns: None,
             disk_bytes: snapshot.disk_bytes,
@@ -251,6 +253,7 @@ impl Shown {
                 shown.image_digest = Some(saved.spec.image_digest);
                 shown.cpus = Some(saved.spec.cpus);
                 shown.memory_bytes = Some(saved.spec.memory_mib << 20);
+                shown.scratch_disk_bytes = saved.spec.disk.map(DiskSize::bytes);
                 shown.main = Some(saved.main.is_some());
                 shown
             }

@@ -91,6 +91,7 @@ struct Shown {
     image: Option<String>,
     cpus: Option<u32>,
     memory_bytes: Option<u64>,
+    scratch_disk_bytes: Option<u64>,
     disk_bytes: u64,
     created_ns: Option<i64>,
     used_ns: i64,
@@ -114,6 +115,7 @@ impl Shown {
             image: made_of.map(|made_of| made_of.label.clone()),
             cpus: made_of.map(|made_of| made_of.key.cpus),
             memory_bytes: made_of.map(|made_of| made_of.key.memory_mib << 20),
+            scratch_disk_bytes: made_of.map(|made_of| made_of.key.disk_mib << 20),
             disk_bytes: template.disk_bytes,
             created_ns: manifest.map(|manifest| manifest.saved_ns),
             used_ns: i64::try_from(used.as_nanos()).unwrap_or(i64::MAX),
@@ -122,15 +124,15 @@ impl Shown {
     }
 }
 
-impl Row<7> for Shown {
-    const HEADER: [&'static str; 7] =
-        ["TEMPLATE ID", "IMAGE", "CPUS", "MEMORY", "ON DISK", "LAST USED", "STATE"];
+impl Row<8> for Shown {
+    const HEADER: [&'static str; 8] =
+        ["TEMPLATE ID", "IMAGE", "CPUS", "MEMORY", "DISK", "ON DISK", "LAST USED", "STATE"];
 
     fn id(&self) -> String {
         self.id.clone()
     }
 
-    fn lines(&self, full: bool) -> Vec<[String; 7]> {
+    fn lines(&self, full: bool) -> Vec<[String; 8]> {
         let unknown = || "?".to_owned();
         let state = match &self.cause {
             Some(cause) => format!("{}: {cause}", self.state),
@@ -141,11 +143,17 @@ impl Row<7> for Shown {
             self.image.clone().unwrap_or_else(unknown),
             self.cpus.map_or_else(unknown, |cpus| cpus.to_string()),
             self.memory_bytes.map_or_else(unknown, show_size),
+            self.scratch_disk_bytes.map_or_else(unknown, shown_disk),
             show_size(self.disk_bytes),
             format!("{} ago", moment::since(self.used_ns, self.now)),
             state,
         ]]
     }
+}
+
+/// The size of a scratch disk, which there may be none of.
+fn shown_disk(bytes: u64) -> String {
+    if bytes == 0 { "-".to_owned() } else { show_size(bytes) }
 }
 
 #[cfg(test)]
@@ -161,6 +169,7 @@ mod tests {
             image: None,
             cpus: None,
             memory_bytes: None,
+            scratch_disk_bytes: None,
             disk_bytes: 4096,
             created_ns: None,
             used_ns: 0,
@@ -168,6 +177,6 @@ mod tests {
         };
         let [line] = shown.lines(false).try_into().expect("one line");
         assert_eq!(line[0], "0123456789ab");
-        assert_eq!((line[1].as_str(), line[6].as_str()), ("?", "failed: its memory was changed"));
+        assert_eq!((line[1].as_str(), line[7].as_str()), ("?", "failed: its memory was changed"));
     }
 }

@@ -1,9 +1,10 @@
-//! Owns the root filesystem: the image read-only beneath, a tmpfs above, and the step into it.
+//! Owns the root filesystem: the image read-only beneath, a tmpfs or a scratch disk above, and the step into it.
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt as _, MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount as mount_at, mount_move};
@@ -15,10 +16,13 @@ use crate::insight::diff::Sides;
 const SERIAL: &str = "rootfs";
 const IMAGE: &str = "/cellule/image";
 const WRITABLE: &str = "/cellule/writable";
-const UPPER: &str = "/cellule/writable/upper";
-const WORK: &str = "/cellule/writable/work";
+/// Where a scratch disk is, if the machine has one.
+const DISK: &str = "/cellule/disk";
 /// Files of the agent's own that are put over the image's, in the same tmpfs.
 const FILES: &str = "/cellule/writable/files";
+/// In the environment that the kernel makes of its command line: whether there is a scratch disk to wait for.
+const HAS_DISK: &str = "CELLULE_DISK";
+const DISK_SERIAL: &str = "scratch";
 const ROOT: &str = "/cellule/root";
 
 /// How much of the image is read ahead: its inodes lie at its beginning, those of 8000 files in a MiB.
@@ -60,24 +64,39 @@ pub(super) fn mount() -> Result<Parts, Fault> {
     // Half of memory, so that a full filesystem is the writer's error and not the machine's death.
     mount_at("tmpfs", WRITABLE, "tmpfs", MountFlags::empty(), Some(c"size=50%,mode=755"))
         .context("mount the writable side")?;
-    for directory in [UPPER, WORK, FILES] {
-        make(directory)?;
+    make(FILES)?;
+    let above = if std::env::var_os(HAS_DISK).is_some() { mount_disk()? } else { WRITABLE };
+    let (upper, work) = (format!("{above}/upper"), format!("{above}/work"));
+    // A disk may have been used before: then what the root directory is like is what became of it.
+    if !Path::new(&upper).exists() {
+        make(&upper)?;
+        like(IMAGE, &upper).context("copy the mode of the image's root directory")?;
     }
-    like(IMAGE, UPPER).context("copy the mode of the image's root directory")?;
-    let options = format!("lowerdir={IMAGE},upperdir={UPPER},workdir={WORK}");
+    make(&work)?;
+    let options = format!("lowerdir={IMAGE},upperdir={upper},workdir={work}");
     let options = CString::new(options).context("options of the overlay")?;
     mount_at("overlay", ROOT, "overlay", MountFlags::empty(), Some(options.as_c_str()))
         .context("mount the overlay")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |path: &str| rustix::fs::open(path, flags, Mode::empty()).context(format_args!("open {path}"));
     let parts =
-        Parts { files: open(FILES)?, sides: Sides { upper: open(UPPER)?, lower: open(IMAGE)? }, image };
+        Parts { files: open(FILES)?, sides: Sides { upper: open(&upper)?, lower: open(IMAGE)? }, image };
     // The initramfs can't be left by pivot_root, only covered.
     std::env::set_current_dir(ROOT).context("enter the overlay")?;
     mount_move(".", "/").context("move the overlay to the root")?;
     rustix::process::chroot(".").context("change the root")?;
     std::env::set_current_dir("/").context("enter the new root")?;
     Ok(parts)
+}
+
+/// Mounts the scratch disk, and gives where.
+fn mount_disk() -> Result<&'static str, Fault> {
+    let disk = disk::find(DISK_SERIAL)?;
+    make(DISK)?;
+    // Whoever formatted it left the tables of inodes to be holes, which read as zeros: they need no writing.
+    mount_at(&disk, DISK, "ext4", MountFlags::NOATIME, Some(c"noinit_itable"))
+        .context(format_args!("mount {} as ext4", disk.display()))?;
+    Ok(DISK)
 }
 
 fn make(directory: &str) -> Result<(), Fault> {

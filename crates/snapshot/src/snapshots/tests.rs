@@ -59,9 +59,29 @@ fn saved(memory: File, base: &File) -> SavedMachine {
     }
 }
 
+pub(crate) const DISK_BYTES: u64 = 1 << 20;
+
+/// A disk with a mark on its third page.
+fn disk() -> File {
+    let disk = tempfile::tempfile().unwrap();
+    disk.set_len(DISK_BYTES).unwrap();
+    disk.write_all_at(&[5; 4096], 8192).unwrap();
+    disk
+}
+
+/// What is at the beginning of a disk, and where its mark is.
+pub(crate) fn marks(disk: &File) -> [u8; 2] {
+    [0, 8192].map(|at| {
+        let mut byte = [9];
+        disk.read_exact_at(&mut byte, at).unwrap();
+        byte[0]
+    })
+}
+
 pub(crate) fn save(snapshots: &Snapshots, base: &File, extent: Extent) -> SnapshotDraft {
     let draft = snapshots.draft().unwrap();
-    let saving = Saving::begin(draft.path(), Some(base), extent).unwrap();
+    let mut saving = Saving::begin(draft.path(), Some(base), extent).unwrap();
+    saving.copy_disk(&disk()).unwrap();
     let saved = saved(saving.memory().unwrap(), base);
     saving.finish(subject(), &saved, Durability::Durable).unwrap();
     draft

@@ -75,6 +75,14 @@ impl Draft {
         self.saving.memory()
     }
 
+    /// Keeps the machine's scratch disk too, as it is now: the machine stands still meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be read, or there is no room for it.
+    pub fn copy_disk(&mut self, disk: &File) -> Result<(), Error> {
+        self.saving.copy_disk(disk)
+    }
+
     /// Puts the template in use: `saved` has all of its memory in the file that [`memory`](Self::memory) gave. Others go if
     /// there is no room for all.
     ///

@@ -17,6 +17,7 @@ pub(crate) fn spec() -> SandboxSpec {
         engine_program: None,
         cpus: 1,
         memory_mib: 512,
+        disk: None,
         kernel: "/k".into(),
         initramfs: "/i".into(),
         rootfs: "/r".into(),

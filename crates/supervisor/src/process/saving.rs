@@ -1,7 +1,7 @@
 //! Saves the sandbox into a directory of a client's.
 //!
 //! ```text
-//!   files made, ──▶ programs held ──▶ machine paused ──▶ devices and pages saved ──▶ resumed ──▶ released ──▶ files completed
+//!   files made, ──▶ programs held ──▶ machine paused ──▶ devices, pages, disk saved ──▶ resumed ──▶ released ──▶ files completed
 //!   pages copied    └───────────────────── its programs stand still ─────────────────────────┘
 //!   ahead
 //! ```
@@ -39,6 +39,8 @@ pub(super) type Saved = Result<Result<SaveOutcome, String>, Failure>;
 pub(super) struct Saves {
     /// What the machine's memory was at first.
     pub(super) base: Option<File>,
+    /// The machine's scratch disk, if it has one.
+    pub(super) disk: Option<File>,
     /// What is to be saved, or was and is not answered yet.
     pub(super) asked: HashMap<Ticket, SaveRequest>,
     done: HashMap<Ticket, Result<SaveOutcome, String>>,
@@ -69,15 +71,16 @@ impl Supervisor {
         let (Some(machine), Some(session), Some(request)) = (self.machine.clone(), session, request) else {
             return self.pending.push_back(Input::Saved(ticket));
         };
-        let base = self.saves.base.as_ref().map(File::try_clone).transpose();
-        let base = match base {
+        let copy = |file: &Option<File>| file.as_ref().map(File::try_clone).transpose();
+        let files = copy(&self.saves.base).and_then(|base| Ok((base, copy(&self.saves.disk)?)));
+        let files = match files {
             Ok(_) if paused && !self.saves.held.load(Ordering::Relaxed) => {
                 Err("its programs did not stand still before it was paused; resume it first".to_owned())
             }
-            base => base.map_err(|error| chain(&error)),
+            files => files.map_err(|error| chain(&error)),
         };
-        let base = match base {
-            Ok(base) => base,
+        let (base, disk) = match files {
+            Ok(files) => files,
             Err(why) => {
                 self.saves.done.insert(ticket, Err(why));
                 return self.pending.push_back(Input::Saved(ticket));
@@ -87,6 +90,7 @@ impl Supervisor {
             machine,
             session,
             base,
+            disk,
             sandbox: SavedSandbox { spec: (*self.spec).clone(), main: None },
             name: self.dir.name().map_or_else(|| self.spec.id.to_string(), |name| name.to_string()),
             request,
@@ -124,6 +128,7 @@ struct SaveJob {
     machine: Arc<dyn Machine>,
     session: Session,
     base: Option<File>,
+    disk: Option<File>,
     sandbox: SavedSandbox,
     name: String,
     request: SaveRequest,
@@ -136,7 +141,8 @@ impl SaveJob {
             let saving = Saving::begin(&dir, base.as_ref(), extent).map_err(|error| chain(&error));
             Ok(saving.and_then(|saving| Ok((saving.memory().map_err(|error| chain(&error))?, saving))))
         });
-        let (memory, saving) = match tokio::time::timeout(WITHIN, begun).await {
+        let disk = self.disk.take();
+        let (memory, mut saving) = match tokio::time::timeout(WITHIN, begun).await {
             Ok(Ok(Ok(begun))) => begun,
             Ok(Ok(Err(why))) => return Ok(Err(why)),
             Ok(Err(failure)) => return Ok(Err(failure.line())),
@@ -155,7 +161,14 @@ impl SaveJob {
                 self.machine.pause().await.map_err(|error| chain(&error))?;
             }
             self.sandbox.main = main_at();
-            self.machine.save(memory).await.map_err(|error| chain(&error))
+            // A disk is written to by the machine alone.
+            let copied = apart(move || {
+                let copied = disk.map_or(Ok(()), |disk| saving.copy_disk(&disk));
+                Ok(copied.map(|()| saving).map_err(|error| chain(&error)))
+            });
+            let (saved, saving) = tokio::join!(self.machine.save(memory), copied);
+            let saving = saving.map_err(|failure| failure.line())??;
+            Ok((saving, saved.map_err(|error| chain(&error))?))
         };
         let copied = match tokio::time::timeout(WITHIN, copied).await {
             Ok(copied) => copied,
@@ -165,8 +178,8 @@ impl SaveJob {
             go_on(&*self.machine, &self.session, false).await?;
         }
         let stood = if paused { Duration::ZERO } else { still.elapsed() };
-        let saved = match copied {
-            Ok(saved) => saved,
+        let (saving, saved) = match copied {
+            Ok(copied) => copied,
             Err(why) => return Ok(Err(why)),
         };
         let outcome = SaveOutcome { paused: stood, copied_bytes: saved.changes.bytes() };
