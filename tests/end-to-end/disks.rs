@@ -54,6 +54,20 @@ fn what_is_on_a_disk_is_there_after_a_stop_a_kill_and_a_restart() {
     _ = home.cellule(["start", "db"]).output().exits(0);
     assert_eq!(sandbox.sh("cat /file; ls / | grep -c large; true"), "changed\n0\n");
 
+    // So does what was not, where it ends in any way but by force.
+    let words =
+        ["--quiet", "--rm=false", "--name", "once", "--memory", "160m", "--disk", "300m", "base", "sh", "-c"];
+    let script = "[ ! -e /made ] || cat /made; echo made > /made";
+    let once = home.run(words.into_iter().chain([script])).output().exits(0);
+    assert_eq!(once.out(), "");
+    assert_eq!(home.cellule(["start", "--attach", "once"]).output().exits(0).out(), "made\n");
+    _ = home.cellule(["rm", "once"]).output().exits(0);
+    sandbox.sh("echo unsynced > /late");
+    _ = home.cellule(["kill", "db"]).output().exits(0);
+    eventually("it is stopped", HANG, || sandbox.state() == "stopped");
+    _ = home.cellule(["start", "db"]).output().exits(0);
+    assert_eq!(sandbox.sh("cat /late"), "unsynced\n");
+
     // A new one has nothing of it, and is warm.
     let other = home.detached(["--memory", "160m", "--disk", "300m", "base", "sleep", "100000"]);
     assert_eq!(start_kind(&other), "warm");

@@ -356,7 +356,14 @@ impl Sandbox {
         Ok(self.link.set_memory(wanted.mib().into()).await?)
     }
 
+    /// Whether it has a scratch disk that is kept when it ends.
+    pub fn keeps_disk(&self) -> bool {
+        self.spec().disk.is_some() && !self.spec().auto_remove
+    }
+
     /// Ends a sandbox that belongs to this process, at once, and waits until nothing of it is left.
+    ///
+    /// What its guest had not written to a scratch disk by then never is; after [`stop`](Self::stop) all is.
     ///
     /// # Errors
     /// Its directory cannot be removed.

@@ -31,6 +31,9 @@
 //!                                   PoweringOff ───────────────────┘
 //!                                   (at once without a main program)
 //! ```
+//! Once its main program has ended, a sandbox is killed at once; one with a disk that is kept powers off, so that all that was
+//! written is on it.
+//!
 //! A second stop, or SIGKILL, shortens it. `Stopped` and `Failed` are final. While stopping nothing fails any more: that
 //! the machine is gone, however it went, is what was asked for. Each request is answered exactly once: at the latest by
 //! the end.
@@ -115,6 +118,8 @@ pub(crate) struct Life {
     main: Main,
     /// Whether it ends with its owner.
     owned: bool,
+    /// Whether it has a disk that is kept, which must get what the guest has not written yet.
+    keeps_disk: bool,
     /// What asks its main program to stop, unless a request says otherwise.
     stop_signal: i32,
     /// What asks it now, and how long it has.
@@ -131,12 +136,18 @@ impl Life {
             phase: Phase::Starting,
             main: if has_main { Main::Unstarted } else { Main::Absent },
             owned: true,
+            keeps_disk: false,
             stop_signal,
             signal: stop_signal,
             grace: Duration::ZERO,
             waiting: Waiting::default(),
             effects: Vec::new(),
         }
+    }
+
+    /// The same of a sandbox with a disk that is kept.
+    pub(crate) fn keeping_disk(self, keeps_disk: bool) -> Self {
+        Self { keeps_disk, ..self }
     }
 
     /// The state, as everyone sees it.
@@ -268,7 +279,7 @@ impl Life {
         if matches!(self.phase, Phase::Stopping { .. }) {
             self.main_ended_while_stopping();
         } else {
-            self.kill_machine();
+            self.end();
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cellule::{ExecId, Prepared, Sandbox, SandboxName};
+use cellule::{ExecId, Prepared, Sandbox, SandboxName, StopOptions};
 use clap::ArgAction;
 
 use crate::attached::{self, Broken, Outcome, Streams, Terminal, died_of};
@@ -19,6 +20,9 @@ use crate::{completion, host, library_failure, terminal};
 /// Said where the engine emulates the processor, unless `--quiet` is given.
 const EMULATED: &str = "cellule: this version's engine is QEMU, which emulates the CPU: programs run many times \
 slower, and the boundary is QEMU's emulator, not the processor\n";
+
+/// What the others may take to end once the command has, in a sandbox with a disk that is kept.
+const POWER_OFF: Duration = Duration::from_secs(10);
 
 /// Run a command in a new microVM made from an image
 #[derive(Debug, clap::Args)]
@@ -108,7 +112,7 @@ async fn run_detached(
     };
     if let Err(failure) = started {
         // Nobody was told of it, so nothing may be left of it.
-        let options = cellule::StopOptions { grace: std::time::Duration::ZERO, signal: None, remove: true };
+        let options = StopOptions { grace: Duration::ZERO, signal: None, remove: true };
         _ = sandbox.stop_with(options).await;
         return Err(failure);
     }
@@ -157,6 +161,7 @@ async fn run_attached(
     report: &Report,
 ) -> Result<ExitCode, Failure> {
     let outcome = relay_main(&mut sandbox, options.interactive, terminal, signals, report).await;
+    let exited = matches!(outcome, Ok(Outcome::Exited(_)));
     let code = match outcome {
         Ok(Outcome::Detached) => {
             sandbox.detach().await.map_err(|error| library_failure::of(&error))?;
@@ -165,6 +170,12 @@ async fn run_attached(
         Ok(Outcome::Exited(status)) => attached::exit_code(status, options.timeout, options.quiet),
         Err(failure) => Err(failure),
     };
+    if exited && sandbox.keeps_disk() {
+        // What was written is to be on the disk, which is not so of a machine that is ended.
+        let options = StopOptions { grace: POWER_OFF, signal: None, remove: false };
+        let stopped = report.step("power off", sandbox.stop_with(options)).await;
+        stopped.map_err(|error| library_failure::of(&error))?;
+    }
     let ended = report.step("clean-up", sandbox.end()).await;
     let code = code?;
     ended.map_err(|error| library_failure::of(&error))?;

@@ -9,6 +9,8 @@ use crate::state::Refusal;
 const FORCE: Duration = Duration::from_secs(3);
 /// How long a guest without processes may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(5);
+/// The same where all that was written must be on a disk first: as much as the guest's memory holds.
+const SYNC: Duration = Duration::from_secs(60);
 /// How long a machine that was killed may take to be gone, after which it is given up. For a host in need.
 const KILL: Duration = Duration::from_secs(10);
 
@@ -62,6 +64,17 @@ impl Life {
                 self.enter(Stage::Settling { still: paused.is_some() }, grace);
             }
             // Nobody in there who could be asked.
+            _ => self.kill_machine(),
+        }
+    }
+
+    /// Ends it, now that its main program has.
+    pub(super) fn end(&mut self) {
+        match self.phase {
+            _ if !self.keeps_disk => self.kill_machine(),
+            Phase::Running => self.power_off(Duration::ZERO),
+            Phase::Saving { paused: None } => self.enter(Stage::Settling { still: false }, SYNC),
+            Phase::Pausing { .. } => self.enter(Stage::Thawing { still: false }, SYNC),
             _ => self.kill_machine(),
         }
     }
@@ -168,7 +181,7 @@ impl Life {
     }
 
     fn power_off(&mut self, grace: Duration) {
-        self.enter(Stage::PoweringOff, grace + POWER_OFF);
+        self.enter(Stage::PoweringOff, grace + if self.keeps_disk { SYNC } else { POWER_OFF });
         self.effects.push(Effect::PowerOff(grace));
     }
 

@@ -66,6 +66,31 @@ fn a_main_program_that_ends_ends_the_sandbox() {
 }
 
 #[test]
+fn one_that_keeps_a_disk_powers_off_when_its_main_program_has_ended() {
+    let powers_off = |effects: &[Effect]| {
+        effects.contains(&Effect::PowerOff(Duration::ZERO)) && !effects.contains(&Effect::Kill)
+    };
+    let mut life = running(true).keeping_disk(true);
+    let effects = life.on(Input::MainEnded);
+    assert!(powers_off(&effects), "{effects:?}");
+
+    let mut life = running(true).keeping_disk(true);
+    ask(&mut life, Request::Save);
+    assert!(!life.on(Input::MainEnded).contains(&Effect::Kill));
+    let effects = life.on(Input::Saved(1));
+    assert!(powers_off(&effects), "{effects:?}");
+
+    let mut life = running(true).keeping_disk(true);
+    ask(&mut life, Request::Pause);
+    assert!(!life.on(Input::MainEnded).contains(&Effect::Kill));
+    assert!(life.on(Input::Paused).contains(&Effect::Resume));
+    let effects = life.on(Input::Resumed);
+    assert!(powers_off(&effects), "{effects:?}");
+    // It has its limit.
+    assert!(life.on(Input::Deadline).contains(&Effect::Kill));
+}
+
+#[test]
 fn a_main_program_that_cannot_start_is_the_answer_and_leaves_the_sandbox() {
     let mut life = Life::new(true, None);
     life.on(Input::AgentReady);
@@ -372,9 +397,9 @@ struct World {
 }
 
 impl World {
-    fn new(has_main: bool) -> Self {
+    fn new(has_main: bool, keeps_disk: bool) -> Self {
         Self {
-            life: Life::new(has_main, None),
+            life: Life::new(has_main, None).keeping_disk(keeps_disk),
             under_way: Vec::new(),
             starting: true,
             asked: BTreeSet::new(),
@@ -524,8 +549,12 @@ proptest! {
 
     /// The rules that hold after every single step are in [`World::take`].
     #[test]
-    fn whatever_happens_the_rules_hold_and_everyone_is_answered(has_main in any::<bool>(), moves in moves()) {
-        let mut world = World::new(has_main);
+    fn whatever_happens_the_rules_hold_and_everyone_is_answered(
+        has_main in any::<bool>(),
+        keeps_disk in any::<bool>(),
+        moves in moves(),
+    ) {
+        let mut world = World::new(has_main, keeps_disk);
         for next in moves {
             world.play(next);
         }
@@ -542,8 +571,8 @@ proptest! {
     }
 
     #[test]
-    fn who_asks_for_the_end_gets_it(has_main in any::<bool>(), moves in moves()) {
-        let mut world = World::new(has_main);
+    fn who_asks_for_the_end_gets_it(has_main in any::<bool>(), keeps_disk in any::<bool>(), moves in moves()) {
+        let mut world = World::new(has_main, keeps_disk);
         for next in moves {
             world.play(next);
         }

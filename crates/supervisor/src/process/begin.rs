@@ -80,7 +80,8 @@ pub(crate) async fn supervise_start(
         })
     });
     let supervisor = Supervisor {
-        life: Life::new(spec.main.is_some(), spec.stop_signal),
+        life: Life::new(spec.main.is_some(), spec.stop_signal)
+            .keeping_disk(spec.disk.is_some() && !spec.auto_remove),
         clocks: Clocks::new(&spec),
         recorder: Recorder::new(dir.path().to_path_buf(), status),
         status: Status::starting(),
