@@ -14,6 +14,7 @@ pub(super) async fn ask(qmp: &Qmp, target: MemorySize) -> Result<(), ControlErro
 pub(super) async fn left(qmp: &Qmp, all: MemorySize) -> Result<u64, ControlError> {
     let command = "query-balloon";
     let answer = qmp.execute(command).await?;
-    let actual = answer["actual"].as_u64().ok_or(ControlError::Malformed { command })?;
-    Ok(actual.min(all.bytes()))
+    // It is the guest's word.
+    let actual = answer["actual"].as_i64().ok_or(ControlError::Malformed { command })?;
+    Ok(u64::try_from(actual).unwrap_or(0).min(all.bytes()))
 }

@@ -21,8 +21,9 @@ const STATE_SET: u32 = 16;
 /// ACPI describes the devices: Debian's kernels take no description from the command line.
 const MACHINE: &str =
     "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on,x-option-roms=off,mem-merge=off,dump-guest-core=off";
-/// What the guest gives memory back through: what it has freed by itself, and what it is asked for (see `filter`).
-const BALLOON: &str = "virtio-balloon-device,id=balloon,free-page-reporting=on";
+/// What the guest gives memory back through: what it has freed by itself, and what it is asked for (see `filter`). A page
+/// that comes back has the base's bytes: without `page-poison` a kernel that counts on zeros there reports none.
+const BALLOON: &str = "virtio-balloon-device,id=balloon,free-page-reporting=on,page-poison=off";
 /// The processor: x86-64-v2. AVX and xsave would make each of the guest's context switches dearer to emulate, and a model
 /// with a name stays the same whatever the host and QEMU's version. RDRAND seeds the guest's random numbers.
 const CPU: &str = "Nehalem-v1,+rdrand,+arat";
@@ -103,6 +104,8 @@ pub(super) fn spec(
     channels: Channels,
 ) -> io::Result<Spec> {
     let limits = limits(&hardware)?;
+    // What a boot begins with are zeros, which holes are too.
+    let shares_memory = begin.incoming().is_some();
     let mut descriptors = Descriptors::default();
     let Channels { control, console, agent, state } = channels;
     let (control, console, agent) =
@@ -185,7 +188,7 @@ pub(super) fn spec(
                 ),
             );
     }
-    Ok(Spec { program, arguments: arguments.0, descriptors: descriptors.0, limits })
+    Ok(Spec { program, arguments: arguments.0, descriptors: descriptors.0, limits, shares_memory })
 }
 
 /// A machine is named after its directory, as far as that is a name: in QEMU's options a comma means more.

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,21 +14,24 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::command::STATE_FILE;
-use super::memory::{GuestMemory, apart};
+use super::memory::{GuestMemory, apart, without};
 use super::port::Port;
 use super::process::{End, Process};
-use super::qmp::{Event, Qmp};
+use super::qmp::{Event, LIMIT, Qmp};
 use super::state::StateFile;
 use super::{GRACE, balloon};
 use crate::console::Console;
 use crate::exit::panic_in;
 use crate::{
     AgentStream, ConnectError, ControlError, ExitReason, HostProcess, Machine, MachineState, MemorySize,
-    Origin, Pages, ProcessRole, SaveError, SavedMachine,
+    Origin, PageRange, Pages, ProcessRole, SaveError, SavedMachine,
 };
 
 /// How long the rest of the console may take once QEMU is gone.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long QEMU may take to stop the processors of a machine with a disk: it writes all that is dirty of the disk first.
+const FLUSHED: Duration = Duration::from_secs(120);
 
 /// How often pages are copied again because something came over the agent's port meanwhile.
 const RESTLESS: usize = 20;
@@ -45,6 +48,8 @@ pub(super) struct Parts {
     pub(super) base: File,
     pub(super) memory: MemorySize,
     pub(super) origin: Origin,
+    /// Disks that the guest writes to.
+    pub(super) disks: Vec<File>,
 }
 
 #[derive(Debug)]
@@ -58,6 +63,9 @@ pub(super) struct QemuMachine {
     base: File,
     memory: MemorySize,
     origin: Origin,
+    disks: Vec<File>,
+    /// What was copied ahead of the save to come.
+    ahead: std::sync::Mutex<Vec<PageRange>>,
 }
 
 /// What the machine and the task that follows its events both hold.
@@ -75,11 +83,12 @@ impl QemuMachine {
         events: mpsc::Receiver<Event>,
         console_end: oneshot::Receiver<()>,
     ) -> Self {
-        let Parts { process, qmp, console, port, state: saved, base, memory, origin } = parts;
+        let Parts { process, qmp, console, port, state: saved, base, memory, origin, disks } = parts;
         let (sender, state) = watch::channel(MachineState::Running);
         let shared = Arc::new(Shared { process, console, killed: AtomicBool::new(false) });
         tokio::spawn(follow(Arc::clone(&shared), events, console_end, sender));
-        Self { shared, qmp, state, port, saved: Mutex::new(saved), base, memory, origin }
+        let (saved, ahead) = (Mutex::new(saved), std::sync::Mutex::default());
+        Self { shared, qmp, state, port, saved, base, memory, origin, disks, ahead }
     }
 
     /// Has QEMU write the state of processors and devices.
@@ -99,24 +108,30 @@ impl QemuMachine {
     /// The processors stand still, and yet what comes over the agent's port is put into the guest's memory. So the devices
     /// are saved before and after: as long as they are not the same, pages may have been copied on either side of a change.
     /// It ends: a guest that stands still has no more buffers before long.
-    async fn copy_still(&self, file: &mut StateFile, memory: File) -> Result<(Vec<u8>, Pages), SaveError> {
+    async fn copy_still(
+        &self,
+        file: &mut StateFile,
+        memory: File,
+        ahead: Vec<PageRange>,
+    ) -> Result<(Vec<u8>, Pages), SaveError> {
         // One asks QEMU, the other its process.
         let again = || memory.try_clone().map_err(not_kept);
-        let (before, changes) = tokio::join!(self.save_devices(file), self.copy_changes(again()?));
+        let (before, changes) = tokio::join!(self.save_devices(file), self.copy_changes(again()?, ahead));
         let (mut devices, mut changes) = (before?, changes?);
         for _ in 0..RESTLESS {
             let after = self.save_devices(file).await?;
             if after == devices {
                 return Ok((devices, changes));
             }
-            (devices, changes) = (after, self.copy_changes(again()?).await?);
+            (devices, changes) = (after, self.copy_changes(again()?, Vec::new()).await?);
         }
         let source = io::Error::other("what comes over the agent's port never ends");
         Err(SaveError::Host { what: "keep the guest's memory", source })
     }
 
-    /// Copies the pages that differ from the base.
-    async fn copy_changes(&self, memory: File) -> Result<Pages, SaveError> {
+    /// Copies the pages that differ from the base; and those that did and that the guest has given back since, which have the
+    /// base's bytes again.
+    async fn copy_changes(&self, memory: File, ahead: Vec<PageRange>) -> Result<Pages, SaveError> {
         let (process, size) = (Arc::clone(&self.shared.process), self.memory);
         let base = self.base.try_clone().map_err(not_kept)?;
         let copy = move || {
@@ -124,14 +139,20 @@ impl QemuMachine {
             let ranges = guest.changed()?;
             memory.set_len(size.bytes())?;
             guest.copy_out(&ranges, &memory)?;
+            guest.copy_out(&without(&ahead, &ranges), &memory)?;
             Pages::new(memory, ranges, size).map_err(io::Error::other)
         };
         apart(copy).await.map_err(not_kept)
     }
 
     /// Has QEMU execute a command, and waits until its event is heard too.
-    async fn turn(&self, command: &'static str, to: MachineState) -> Result<(), ControlError> {
-        if let Err(error) = self.qmp.execute(command).await {
+    async fn turn(
+        &self,
+        command: &'static str,
+        to: MachineState,
+        limit: Duration,
+    ) -> Result<(), ControlError> {
+        if let Err(error) = self.qmp.execute_within(command, limit).await {
             return Err(self.explain(error).await);
         }
         let mut state = self.state.clone();
@@ -141,6 +162,14 @@ impl QemuMachine {
             Ok(Ok(MachineState::Exited(reason))) => Err(ControlError::Exited(reason)),
             Ok(Ok(_)) => Ok(()),
             _ => Err(self.explain(ControlError::Timeout { command, limit: GRACE }).await),
+        }
+    }
+
+    /// The same of what a machine goes on without.
+    async fn explained<T>(&self, result: Result<T, ControlError>) -> Result<T, ControlError> {
+        match result {
+            Err(error @ ControlError::Closed) => Err(self.explain(error).await),
+            other => other,
         }
     }
 
@@ -179,11 +208,20 @@ impl Machine for QemuMachine {
     }
 
     async fn pause(&self) -> Result<(), ControlError> {
-        self.turn("stop", MachineState::Paused).await
+        if self.disks.is_empty() {
+            return self.turn("stop", MachineState::Paused, LIMIT).await;
+        }
+        // As far as it can be, while the guest goes on. What is wrong with the disk its guest hears of.
+        for disk in &self.disks {
+            if let Ok(disk) = disk.try_clone() {
+                _ = apart(move || disk.sync_data()).await;
+            }
+        }
+        self.turn("stop", MachineState::Paused, FLUSHED).await
     }
 
     async fn resume(&self) -> Result<(), ControlError> {
-        self.turn("cont", MachineState::Running).await
+        self.turn("cont", MachineState::Running, LIMIT).await
     }
 
     async fn save(&self, memory: File) -> Result<SavedMachine, SaveError> {
@@ -193,7 +231,8 @@ impl Machine for QemuMachine {
             MachineState::Running => return Err(SaveError::NotPaused),
             MachineState::Exited(reason) => return Err(ControlError::Exited(reason).into()),
         }
-        let (devices, changes) = self.copy_still(&mut file, memory).await?;
+        let ahead = std::mem::take(&mut *self.ahead.lock().unwrap_or_else(PoisonError::into_inner));
+        let (devices, changes) = self.copy_still(&mut file, memory, ahead).await?;
         // Somebody may have let it go on meanwhile; then what was copied is of no use.
         match self.state() {
             MachineState::Exited(reason) => Err(ControlError::Exited(reason).into()),
@@ -206,26 +245,27 @@ impl Machine for QemuMachine {
     }
 
     async fn save_ahead(&self, memory: File) -> Result<(), SaveError> {
-        match self.copy_changes(memory).await {
+        let copied = self.copy_changes(memory, Vec::new()).await;
+        match copied {
             Err(_) if matches!(self.state(), MachineState::Exited(_)) => {
                 Err(ControlError::Exited(self.wait().await).into())
             }
-            copied => copied.map(drop),
+            copied => {
+                let ranges = copied?.ranges().to_vec();
+                *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ranges;
+                Ok(())
+            }
         }
     }
 
     async fn set_memory(&self, target: MemorySize) -> Result<(), ControlError> {
-        match balloon::ask(&self.qmp, target.min(self.memory)).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.explain(error).await),
-        }
+        let asked = balloon::ask(&self.qmp, target.min(self.memory)).await;
+        self.explained(asked).await
     }
 
     async fn memory(&self) -> Result<u64, ControlError> {
-        match balloon::left(&self.qmp, self.memory).await {
-            Ok(left) => Ok(left),
-            Err(error) => Err(self.explain(error).await),
-        }
+        let left = balloon::left(&self.qmp, self.memory).await;
+        self.explained(left).await
     }
 
     fn state(&self) -> MachineState {

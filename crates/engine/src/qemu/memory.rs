@@ -128,6 +128,25 @@ impl GuestMemory {
     }
 }
 
+/// What of some pages is not among others. Both are in their order.
+pub(super) fn without(some: &[PageRange], others: &[PageRange]) -> Vec<PageRange> {
+    let mut left = Vec::new();
+    let mut others = others.iter().copied().peekable();
+    for range in some {
+        let (mut first, end) = (range.first, range.first + range.count);
+        while first < end {
+            while others.next_if(|other| other.first + other.count <= first).is_some() {}
+            let next = others.peek().copied().filter(|other| other.first < end);
+            let (until, behind) = next.map_or((end, end), |other| (other.first, other.first + other.count));
+            if until > first {
+                left.push(PageRange { first, count: until - first });
+            }
+            first = behind.max(first);
+        }
+    }
+    left
+}
+
 /// Does what blocks on a thread of its own.
 pub(super) async fn apart<T: Send + 'static>(
     what: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -279,6 +298,21 @@ mod tests {
         }
         let range = |first, count| PageRange { first, count };
         assert_eq!(ranges.0, [range(3, 3), range(9, 1), range(11, 2)]);
+    }
+
+    #[test]
+    fn pages_that_are_not_among_others_are_left() {
+        let range = |(first, count)| PageRange { first, count };
+        let ranges = |pairs: &[(u32, u32)]| pairs.iter().copied().map(range).collect::<Vec<_>>();
+        let some = ranges(&[(0, 4), (6, 4), (20, 2)]);
+        for (others, left) in [
+            (&[][..], &[(0, 4), (6, 4), (20, 2)][..]),
+            (&[(0, 30)], &[]),
+            (&[(1, 1), (3, 4), (9, 11)], &[(0, 1), (2, 1), (7, 2), (20, 2)]),
+            (&[(4, 2), (10, 10), (22, 1)], &[(0, 4), (6, 4), (20, 2)]),
+        ] {
+            assert_eq!(without(&some, &ranges(others)), ranges(left), "{others:?}");
+        }
     }
 
     #[test]

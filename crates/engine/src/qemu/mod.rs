@@ -41,7 +41,7 @@ use self::restore::{Restored, restore, resumed};
 use self::state::StateFile;
 use crate::console::Console;
 use crate::{
-    Engine, EngineInfo, EngineProblem, Kernel, LaunchError, Machine, MachineConfig, MemorySize, Origin,
+    Disk, Engine, EngineInfo, EngineProblem, Kernel, LaunchError, Machine, MachineConfig, MemorySize, Origin,
     Start, kernel,
 };
 
@@ -119,6 +119,7 @@ impl Engine for QemuEngine {
             agent: listener.into(),
             state: state.qemus().map_err(host("copy a descriptor"))?,
         };
+        let written = writable(&disks).map_err(host("copy a descriptor"))?;
         let hardware =
             Hardware { cpus, memory, base: base.try_clone().map_err(host("copy a descriptor"))?, disks, dir };
         let incoming = begin.incoming();
@@ -150,7 +151,8 @@ impl Engine for QemuEngine {
         };
         match started.await {
             Ok((qmp, events, origin)) => {
-                let parts = Parts { process, qmp, console, port, state, base, memory, origin };
+                let parts =
+                    Parts { process, qmp, console, port, state, base, memory, origin, disks: written };
                 Ok(Box::new(QemuMachine::new(parts, events, console_end)))
             }
             // If it ended, its own words say more than a closed channel.
@@ -161,6 +163,11 @@ impl Engine for QemuEngine {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The disks that the guest writes to.
+fn writable(disks: &[Disk]) -> std::io::Result<Vec<File>> {
+    disks.iter().filter(|disk| !disk.read_only).map(|disk| disk.file.try_clone()).collect()
 }
 
 /// Memory of which nothing is written yet.

@@ -16,10 +16,9 @@ use rustix::io::FdFlags;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, pidfd_open, pidfd_send_signal,
 };
-use seccompiler::BpfProgram;
 use tokio::sync::{oneshot, watch};
 
-use super::filter;
+use super::filter::Filters;
 
 /// How much of stderr's end is kept.
 const STDERR_TAIL: usize = 4096;
@@ -32,6 +31,8 @@ pub(super) struct Spec {
     /// The descriptors that the process gets, under the numbers that they have here.
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) limits: Limits,
+    /// Whether the file behind its memory is others' too, into which it may cut no hole.
+    pub(super) shares_memory: bool,
 }
 
 /// What the process may use.
@@ -144,11 +145,11 @@ fn spawn(spec: Spec) -> io::Result<(Child, OwnedFd)> {
         // A terminal's Ctrl-C goes to the foreground's group: not to this process.
         .process_group(0);
     let owner = getpid();
-    let Spec { descriptors, limits, .. } = spec;
-    let filter = filter::no_holes()?;
+    let Spec { descriptors, limits, shares_memory, .. } = spec;
+    let filters = if shares_memory { Some(Filters::no_holes()?) } else { None };
     // SAFETY: between fork and exec the closure only makes system calls, which are safe after a fork, and allocates
     // nothing: an error is made of the call's own number.
-    unsafe { command.pre_exec(move || confine(owner, &descriptors, limits, &filter)) };
+    unsafe { command.pre_exec(move || confine(owner, &descriptors, limits, filters.as_ref())) };
     let mut child = command.spawn()?;
     match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
         Ok(pidfd) => Ok((child, pidfd)),
@@ -161,7 +162,7 @@ fn spawn(spec: Spec) -> io::Result<(Child, OwnedFd)> {
 }
 
 /// What the child does to itself before it becomes QEMU.
-fn confine(owner: Pid, descriptors: &[OwnedFd], limits: Limits, filter: &BpfProgram) -> io::Result<()> {
+fn confine(owner: Pid, descriptors: &[OwnedFd], limits: Limits, filters: Option<&Filters>) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The owner may have died before the line above.
     if getppid() != Some(owner) {
@@ -181,7 +182,9 @@ fn confine(owner: Pid, descriptors: &[OwnedFd], limits: Limits, filter: &BpfProg
         let limit = Some(allowed.map_or(limit, |allowed| allowed.min(limit)));
         rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
     }
-    filter::set(filter)?;
+    if let Some(filters) = filters {
+        filters.set()?;
+    }
     // Whatever this process itself inherited from a careless parent goes no further. Linux 5.11 or later.
     // SAFETY: no pointer is passed, and flags of descriptors concern nobody but the exec to come.
     if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } != 0 {

@@ -19,7 +19,7 @@ use crate::ControlError;
 /// Longest line. The longest that is expected is the greeting, with some 200 bytes.
 const LINE_MAX: usize = 64 << 10;
 /// How long QEMU may take to answer.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 /// What QEMU tells unasked, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +125,16 @@ impl Qmp {
 
     /// Has QEMU execute a command that takes no arguments.
     pub(super) async fn execute(&self, command: &'static str) -> Result<Value, ControlError> {
-        self.send(command, json!({ "execute": command })).await
+        self.execute_within(command, LIMIT).await
+    }
+
+    /// The same of one that may take longer.
+    pub(super) async fn execute_within(
+        &self,
+        command: &'static str,
+        limit: Duration,
+    ) -> Result<Value, ControlError> {
+        self.send(command, json!({ "execute": command }), limit).await
     }
 
     /// Has QEMU execute a command.
@@ -134,10 +143,15 @@ impl Qmp {
         command: &'static str,
         arguments: Value,
     ) -> Result<Value, ControlError> {
-        self.send(command, json!({ "execute": command, "arguments": arguments })).await
+        self.send(command, json!({ "execute": command, "arguments": arguments }), LIMIT).await
     }
 
-    async fn send(&self, command: &'static str, message: Value) -> Result<Value, ControlError> {
+    async fn send(
+        &self,
+        command: &'static str,
+        message: Value,
+        limit: Duration,
+    ) -> Result<Value, ControlError> {
         let run = async {
             let (answer, answered) = oneshot::channel();
             let line = message.to_string();
@@ -147,7 +161,7 @@ impl Qmp {
                 .map_err(|_| ControlError::Closed)?
                 .map_err(|message| ControlError::Refused { command, message })
         };
-        tokio::time::timeout(LIMIT, run).await.map_err(|_| ControlError::Timeout { command, limit: LIMIT })?
+        tokio::time::timeout(limit, run).await.map_err(|_| ControlError::Timeout { command, limit })?
     }
 }
 

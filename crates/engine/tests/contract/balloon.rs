@@ -1,10 +1,10 @@
 //! Memory that the guest gives back.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-use cellule_engine::{Engine, Machine, MemorySize, SavedMachine};
+use cellule_engine::{Engine, Machine, MemorySize, PAGE, SavedMachine};
 use tokio::time::{Instant, sleep};
 
 use crate::guest::{Guest, LIMIT, sum_of};
@@ -85,4 +85,71 @@ pub(crate) async fn a_guest_gives_memory_up_and_has_it_again(engine: &dyn Engine
     machine.set_memory(MemorySize::from_mib(512).expect("a host with so much")).await.expect("a balloon");
     until(async || machine.memory().await.expect("a number") == all).await;
     assert!(free(&guest.session.ask("read /proc/meminfo").await) > total + 90 * MIB);
+}
+
+/// What its memory takes on this host, mapped or not.
+fn memory_file(machine: &dyn Machine) -> u64 {
+    let of = |pid: u32| {
+        let all = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").flatten();
+        let memory = |path: &std::path::PathBuf| {
+            fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("cellule-memory"))
+        };
+        let path = all.map(|entry| entry.path()).find(memory).expect("its memory");
+        fs::metadata(path).expect("a file").blocks() * 512
+    };
+    machine.processes().iter().map(|process| of(process.pid)).sum()
+}
+
+pub(crate) async fn a_guest_that_booted_gives_all_of_it_back(engine: &dyn Engine) {
+    let mut guest = Guest::boot(engine).await;
+    let all = |guest: &Guest| own_memory(guest.machine.as_ref()) + memory_file(guest.machine.as_ref());
+    let before = all(&guest);
+    assert_eq!(guest.session.ask("keep 4 60").await, "ok");
+    let full = all(&guest);
+    assert!(full > before + 40 * MIB, "{before} and {full} bytes");
+    assert_eq!(guest.session.ask("drop").await, "ok");
+    // The kernel of the host makes a page of the file for each that is written.
+    until(async || all(&guest) < full - 80 * MIB).await;
+    assert_eq!(guest.session.ask("keep 5 60").await, "ok");
+}
+
+/// Pages that were copied ahead of a save, and then given back, are no changes any more.
+pub(crate) async fn what_was_given_back_is_the_bases_in_a_save(engine: &dyn Engine) {
+    let saved = whole(engine).await;
+    let base = saved.base.try_clone().expect("a descriptor");
+    let mut guest = restore(engine, saved).await;
+    let kept = guest.session.ask("kept").await;
+    // The test's file is a copy of the base, as for machines that share all of what is saved.
+    let mut bytes = vec![0; usize::try_from(256 * MIB).expect("a small memory")];
+    base.read_exact_at(&mut bytes, 0).expect("the base");
+    let memory = tempfile::tempfile().expect("a temporary file");
+    memory.write_all_at(&bytes, 0).expect("room for a copy");
+
+    assert_eq!(guest.session.ask("keep 4 60").await, "ok");
+    let machine = guest.machine.as_ref();
+    machine.save_ahead(memory.try_clone().expect("a descriptor")).await.expect("a copy ahead");
+    let full = own_memory(machine);
+    assert_eq!(guest.session.ask("drop").await, "ok");
+    until(async || own_memory(guest.machine.as_ref()) < full - 40 * MIB).await;
+    let machine = guest.machine.as_ref();
+    machine.pause().await.expect("a pause");
+    let saved = machine.save(memory.try_clone().expect("a descriptor")).await.expect("a saved machine");
+    machine.resume().await.expect("a guest that goes on");
+
+    let mut is = vec![0; bytes.len()];
+    memory.read_exact_at(&mut is, 0).expect("the memory");
+    let page = usize::try_from(PAGE).expect("a small page");
+    let changed = |at: u64| {
+        let at = u32::try_from(at).expect("a small memory");
+        saved.changes.ranges().iter().any(|range| (range.first..range.first + range.count).contains(&at))
+    };
+    let differ = bytes.chunks(page).zip(is.chunks(page)).zip(0..).filter(|((was, is), _)| was != is);
+    let stale: Vec<u64> = differ.map(|(_, at)| at).filter(|at| !changed(*at)).collect();
+    assert!(
+        stale.is_empty(),
+        "{} pages are neither the base's nor the guest's: {:?}",
+        stale.len(),
+        &stale[..stale.len().min(4)]
+    );
+    assert_ne!(kept, guest.session.ask("kept").await, "it dropped what it kept");
 }

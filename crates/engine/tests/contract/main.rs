@@ -65,6 +65,8 @@ engines! {
     balloon: {
         freed_memory_goes_back_to_the_host_and_the_base_is_as_it_was,
         a_guest_gives_memory_up_and_has_it_again,
+        a_guest_that_booted_gives_all_of_it_back,
+        what_was_given_back_is_the_bases_in_a_save,
     }
     death: {
         a_power_off_is_told,
