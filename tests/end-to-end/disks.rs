@@ -87,22 +87,34 @@ fn copies_have_a_disk_of_their_own_as_it_was_and_keep_it() {
     assert_eq!(parent.sh("cat /warm"), "warm\n");
     // A program holds a file open, of which only the guest's memory knows; what it writes is not synced.
     parent.sh("echo parents > /file; (exec 3> /open; echo one >&3; while [ ! -e /go ]; do sleep 0.1; done; echo two >&3) > /dev/null 2>&1 &");
+    parent.sh("head -c 3m /dev/urandom > /data; md5sum /data > /data.md5");
+    let is_whole = |sandbox: &Sandbox<'_>| {
+        // From the disk, and not from the memory that it came with.
+        sandbox.sh("sync; echo 3 > /proc/sys/vm/drop_caches; md5sum -c /data.md5")
+    };
     eventually("it is open", HANG, || parent.sh("cat /open 2>/dev/null; true") == "one\n");
     assert_eq!(home.cellule(["fork", "web", "-q", "-n", "2"]).output().exits(0).out(), "web-1\nweb-2\n");
     _ = home.cellule(["snapshot", "create", "web", "saved"]).output().exits(0);
     parent.sh("echo later > /file; rm /warm; sync");
     let copies = [home.named("web-1"), home.named("web-2")];
+    for copy in &copies {
+        assert_eq!(is_whole(copy), "/data: OK\n");
+    }
     copies[0].sh("echo mine > /file; touch /go");
     eventually("it goes on", HANG, || copies[0].sh("cat /open") == "one\ntwo\n");
     assert_eq!(copies[1].sh("cat /warm /file /open"), "warm\nparents\none\n");
     assert_eq!(parent.sh("cat /file"), "later\n");
+    // What the warm-up left is not made again over what became of it.
+    _ = home.cellule(["restart", "--timeout", "1", "web"]).output().exits(0);
+    assert_eq!(parent.sh("ls /warm 2> /dev/null; cat /file"), "later\n");
+    assert_eq!(is_whole(&parent), "/data: OK\n");
     _ = parent.remove();
 
     // Begun again, a copy has its own disk, and not the one that it was copied with.
     _ = home.cellule(["restart", "--timeout", "1", "web-1"]).output().exits(0);
     assert_eq!(copies[0].sh("cat /file /open"), "mine\none\ntwo\n");
     assert_eq!(start_kind(&copies[0]), "cold");
-    assert!(!copies[0].dir().join("saved/disk").exists(), "nobody reads it again");
+    assert!(!copies[0].dir().join("saved").exists(), "nobody reads it again");
 
     // A snapshot has it, needs nobody, and goes elsewhere as one file.
     let shown = home.cellule(["snapshot", "inspect", "saved"]).output().exits(0).out();
@@ -115,8 +127,12 @@ fn copies_have_a_disk_of_their_own_as_it_was_and_keep_it() {
     let back = home.named("back");
     assert_eq!(back.sh("cat /warm /file /open; touch /go"), "warm\nparents\none\n");
     eventually("it goes on", HANG, || back.sh("cat /open") == "one\ntwo\n");
-    // To any depth.
+    assert_eq!(is_whole(&back), "/data: OK\n");
+    // To any depth, and of one that stands still.
+    _ = home.cellule(["pause", "back"]).output().exits(0);
     assert_eq!(home.cellule(["fork", "back", "-q"]).output().exits(0).out(), "back-1\n");
+    assert_eq!(is_whole(&home.named("back-1")), "/data: OK\n");
+    _ = home.cellule(["unpause", "back"]).output().exits(0);
     assert_eq!(home.named("back-1").sh("cat /file /open"), "parents\none\ntwo\n");
     for sandbox in ["web-1", "web-2", "back", "back-1"] {
         _ = home.named(sandbox).remove();

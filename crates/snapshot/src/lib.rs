@@ -43,5 +43,5 @@ pub use key::{TemplateId, TemplateKey};
 pub use name::{InvalidSnapshotName, SnapshotName};
 pub use saving::{Durability, Extent, Saving};
 pub use snapshots::{Snapshot, SnapshotDraft, Snapshots};
-pub use sparse::copy as copy_sparse;
+pub use sparse::{copy as copy_sparse, shares_blocks};
 pub use templates::{Draft, Making, Template, TemplateState, Templates};

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
-use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
+use rustix::fs::{Mode, OFlags, SeekFrom, copy_file_range, ioctl_ficlone, open, seek};
 use rustix::io::Errno;
 
 /// Makes `to`, an empty file, the same as `from`: as another name for the same blocks where the file system can, else by copying
@@ -24,6 +25,13 @@ pub fn copy(from: &File, to: &File) -> io::Result<()> {
         at = end;
     }
     Ok(())
+}
+
+/// Whether copies of a file in a directory are other names for the same blocks.
+pub fn shares_blocks(from: &File, dir: &Path) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let trial = open(dir, flags, Mode::RUSR | Mode::WUSR);
+    trial.is_ok_and(|trial| ioctl_ficlone(&trial, from).is_ok())
 }
 
 /// The place that is looked for; none if there is nothing more.

@@ -6,6 +6,9 @@
 //!                                           │ the start fails or breaks off
 //!                                           └──▶ the next start makes it anew
 //! ```
+//! Whoever has it open holds a lock on it, and the engine's process has it with the descriptor that it is given: so no two
+//! machines ever have one disk, also where one of them is not gone yet whose supervisor was killed.
+//!
 //! A guest's memory knows its disk: the one that a machine was saved with goes with that memory, and a disk that was used
 //! since goes with none. So a sandbox that has a disk of its own is booted.
 
@@ -18,8 +21,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use cellule_snapshot::copy_sparse;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use crate::directory::SAVED;
 use crate::failure::{Failure, FailureKind};
@@ -33,6 +39,11 @@ const NEW: &str = "disk.new";
 const FORMATTER: &str = "mkfs.ext4";
 /// Where such programs are, whether or not a user's PATH says so.
 const SYSTEM_DIRS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+/// How long a machine that is as good as gone may keep its disk.
+const FREE_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How long a copy may take. A disk that is slower than a megabyte in a second is none.
+const COPIED_WITHIN: Duration = Duration::from_secs(600);
 /// How long formatting may take: milliseconds, unless the host's disk stalls.
 const FORMATTED_WITHIN: Duration = Duration::from_secs(60);
 /// All that a scratch file system has, whatever the host's configuration says.
@@ -100,13 +111,33 @@ pub fn formatter() -> Option<PathBuf> {
 
 /// Whether the sandbox of `dir` has a disk that it used before.
 pub(crate) fn is_used(dir: &Path) -> bool {
-    dir.join(DISK).exists()
+    // One that cannot be looked at is there, and is not to be replaced.
+    dir.join(DISK).try_exists().unwrap_or(true)
 }
 
 /// Opens the disk that the sandbox of `dir` used before.
 pub(crate) async fn open(dir: &Path) -> Result<File, Failure> {
     let path = dir.join(DISK);
-    apart(move || open_file(&path).map_err(|error| failed("open", &path, &error))).await
+    let place = path.clone();
+    let file = apart(move || {
+        let opened = File::options().read(true).write(true).open(&place);
+        opened.map_err(|error| failed("open", &place, &error))
+    });
+    let file = file.await?;
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < FREE_WITHIN => {
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let held = "the machine of an earlier start still has it; end its process, or wait for it";
+                return Err(failed("open", &path, &io::Error::other(held)));
+            }
+            Err(error) => return Err(failed("lock", &path, &error.into())),
+        }
+    }
 }
 
 /// Makes a disk with an empty file system.
@@ -131,9 +162,10 @@ pub(crate) async fn format(dir: &Path, size: DiskSize) -> Result<File, Failure> 
     let output = Command::new(&program)
         .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0", "-J", journal])
         .args(["-O", FEATURES, "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"])
-        .arg(&path)
+        // By what is open, whatever has its name by then.
+        .arg("/proc/self/fd/0")
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(file.try_clone().map_err(|error| failed("format", &path, &error))?))
         .kill_on_drop(true)
         .output();
     let late = || io::Error::other(format!("{FORMATTER} takes longer than {} s", FORMATTED_WITHIN.as_secs()));
@@ -150,43 +182,57 @@ pub(crate) async fn format(dir: &Path, size: DiskSize) -> Result<File, Failure> 
 /// Makes a disk that is a copy of one that a machine was saved with.
 pub(crate) async fn copy(dir: &Path, from: File) -> Result<File, Failure> {
     let path = dir.join(NEW);
-    apart(move || {
+    let place = path.clone();
+    let copied = apart(move || {
         let make = || {
-            let file = new_file(&path)?;
+            let file = new_file(&place)?;
             copy_sparse(&from, &file)?;
             Ok(file)
         };
-        make().map_err(|error| failed("write", &path, &error))
-    })
-    .await
+        make().map_err(|error| failed("write", &place, &error))
+    });
+    let late = || io::Error::other(format!("it took longer than {} s", COPIED_WITHIN.as_secs()));
+    let copied = tokio::time::timeout(COPIED_WITHIN, copied).await;
+    copied.unwrap_or_else(|_| Err(failed("write", &path, &late())))
 }
 
 /// Keeps the disk that was made for the sandbox of `dir`: from here on it is what the sandbox begins with.
 pub(crate) async fn keep(dir: &Path) -> Result<(), Failure> {
     let dir = dir.to_path_buf();
-    apart(move || {
+    let kept = dir.clone();
+    let renamed = apart(move || {
         let (new, disk) = (dir.join(NEW), dir.join(DISK));
-        match fs::rename(&new, &disk) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            renamed => renamed.map_err(|error| failed("keep", &disk, &error))?,
+        match renameat_with(CWD, &new, CWD, &disk, RenameFlags::NOREPLACE) {
+            // It was kept at an earlier start.
+            Err(Errno::NOENT) => Ok(()),
+            renamed => renamed.map_err(|error| failed("keep", &disk, &error.into())),
         }
-        // That it goes on with is what it has now; nobody reads the other again.
-        _ = fs::remove_file(dir.join(SAVED).join(DISK));
-        Ok(())
-    })
-    .await
+    });
+    renamed.await?;
+    // Nobody waits for the host's disk. What a machine was saved with is not needed any more once its copy is there for good.
+    tokio::task::spawn_blocking(move || {
+        let synced = File::open(kept.join(DISK)).and_then(|disk| disk.sync_data());
+        if synced.and_then(|()| File::open(&kept)?.sync_all()).is_ok() {
+            _ = fs::remove_file(kept.join(SAVED).join(DISK));
+        }
+    });
+    Ok(())
 }
 
+/// Removes what a start left that failed.
+pub(crate) fn clear(dir: &Path) {
+    _ = fs::remove_file(dir.join(NEW));
+}
+
+/// An empty file that is locked for as long as it is open.
 fn new_file(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    File::options().read(true).write(true).create_new(true).mode(0o600).open(path)
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).open(path)
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
 }
 
 fn find(path: &OsStr, more: &[&str]) -> Option<PathBuf> {
@@ -237,6 +283,29 @@ mod tests {
         // A start that kept it before keeps it again.
         keep(dir.path()).await.unwrap();
         assert_eq!(open(dir.path()).await.unwrap().metadata().unwrap().len(), 10 << 30);
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_opened_by_one_at_a_time_and_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = format(dir.path(), DiskSize::MIN).await.unwrap();
+        keep(dir.path()).await.unwrap();
+        tokio::time::pause();
+        let refused = open(dir.path()).await.unwrap_err().line();
+        assert!(refused.contains("an earlier start still has it"), "{refused}");
+        // As the engine's process has it.
+        let engines = first.try_clone().unwrap();
+        drop(first);
+        open(dir.path()).await.unwrap_err();
+        drop(engines);
+        drop(open(dir.path()).await.unwrap());
+
+        tokio::time::resume();
+        let other = format(dir.path(), DiskSize::MIN).await.unwrap();
+        keep(dir.path()).await.unwrap_err();
+        drop(other);
+        clear(dir.path());
+        keep(dir.path()).await.unwrap();
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use cellule_protocol::v1;
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc;
 
-use crate::directory::LOGS;
+use crate::directory::{LOGS, SAVED};
 use crate::disk;
 use crate::failure::{Failure, FailureKind};
 use crate::log::CONSOLE_LOG;
@@ -101,15 +101,26 @@ impl Steps {
 /// Dropping the future ends the machine.
 pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) -> Result<Started, Failure> {
     let launcher = Launcher::new(Arc::clone(&spec), dir, steps.clone())?;
+    let started = prepare(&launcher, &spec, &steps).await;
+    if started.is_err() && spec.disk.is_some() {
+        disk::clear(launcher.dir());
+    }
+    started
+}
+
+async fn prepare(launcher: &Launcher, spec: &SandboxSpec, steps: &Steps) -> Result<Started, Failure> {
     let (running, start, main) = match &spec.saved {
-        Some(of) if !launcher.has_used_disk() => saved::start(&launcher, of).await?,
+        Some(of) if !launcher.has_used_disk() => saved::start(launcher, of).await?,
         _ => {
-            let (running, start) = warm::start(&launcher).await?;
+            if spec.saved.is_some() {
+                // It is gone on with never again.
+                _ = std::fs::remove_dir_all(launcher.dir().join(SAVED));
+            }
+            let (running, start) = warm::start(launcher).await?;
             (running, start, None)
         }
     };
-
-    introduce(Prepared { running, start, main }, &spec, launcher.dir(), &steps).await
+    introduce(Prepared { running, start, main }, spec, launcher.dir(), steps).await
 }
 
 /// A machine that knows nothing yet of the sandbox that it is for.

@@ -112,6 +112,8 @@ struct Supervisor {
     tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: Ticket,
     saves: Saves,
+    /// Whether the guest is just being asked for memory.
+    asking_for_memory: bool,
     /// The main program that the machine came with, which it was saved with.
     carried: Option<SavedMain>,
     /// Why the main program could not be started.

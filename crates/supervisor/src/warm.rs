@@ -10,8 +10,8 @@
 //!   boot ─────────────────────────────────────────────────────────────────▶ cold, and why is noted
 //! ```
 //! What is wrong with a template never fails a start. What is in it is a guest that has booted and was told nothing: names,
-//! files, variables and programs come after the restore. A cold start warms up by itself, unless that is what failed. So does
-//! one with a disk that was used before, which goes with no template.
+//! files, variables and programs come after the restore. A cold start warms up by itself, unless that is what failed. One with a
+//! disk that was used before goes with no template, and starts again only what lives on.
 
 pub(crate) mod warm_up;
 
@@ -27,7 +27,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::inherited::complain;
 use crate::machine::{Launcher, Running, apart, nobodys, session};
 use crate::record::StartRecord;
-use crate::spec::TemplateCache;
+use crate::spec::{TemplateCache, WarmUp};
 
 /// How often a template that does not work is made anew.
 const TRIES: usize = 2;
@@ -51,8 +51,12 @@ pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord),
         key: key(launcher, cache),
         launcher,
     };
-    if note.is_some() {
-        return Ok((warm.cold().await?, StartRecord { note, ..StartRecord::default() }));
+    if let Some(note) = note {
+        // What the commands left is on the disk, with what became of it since.
+        let lives_on = WarmUp { commands: Vec::new(), ..cache.warm_up.clone() };
+        let (running, failed) = warm.boot(&lives_on).await?;
+        let note = Some(failed.map_or_else(|| note.clone(), |why| format!("{note}; {why}")));
+        return Ok((running, StartRecord { note, ..StartRecord::default() }));
     }
     let mut note = None;
     for _ in 0..TRIES {
@@ -225,15 +229,22 @@ impl Warm<'_> {
 
     /// Boots a machine that is nobody's template, and warms it up.
     async fn cold(&self) -> Result<Running, Failure> {
+        Ok(self.boot(&self.cache.warm_up).await?.0)
+    }
+
+    /// Boots a machine and warms it up so, and gives what became of that if it failed.
+    async fn boot(&self, warm_up: &WarmUp) -> Result<(Running, Option<String>), Failure> {
         let running = self.launcher.boot().await?;
-        if !self.cache.warm_up.is_empty() {
-            running.handshake(Some(nobodys())).await?;
-            if let Err(why) = warm_up::prepare(&running, &self.cache.warm_up).await {
-                complain(&why);
-            }
-            running.session.go_on().await.map_err(|error| Failure::call(&error))?;
+        if warm_up.is_empty() {
+            return Ok((running, None));
         }
-        Ok(running)
+        running.handshake(Some(nobodys())).await?;
+        let failed = warm_up::prepare(&running, warm_up).await.err();
+        if let Some(why) = &failed {
+            complain(why);
+        }
+        running.session.go_on().await.map_err(|error| Failure::call(&error))?;
+        Ok((running, failed))
     }
 
     /// Restores a machine; the inner error is what is wrong with the template.

@@ -17,8 +17,8 @@ use crate::saving::{Durability, Extent, Saving};
 const END_MAX: u64 = 1 << 20;
 /// The longest name in it.
 const NAME_MAX: usize = 64;
-/// The largest disk that is taken: far above any that is made.
-const DISK_MAX: u64 = 1 << 44;
+/// The largest disk that is taken, and that a sandbox can have.
+const DISK_MAX: u64 = 1 << 40;
 
 /// Reads all of it into `dir`, an empty directory.
 pub(super) fn read(dir: &Path, from: impl Read) -> Result<(), Error> {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt as _;
 
+use cellule_engine::PAGE;
 use rustix::fs::SeekFrom;
 use sha2::{Digest as _, Sha256};
 
@@ -55,6 +56,9 @@ impl<W: Write> Summed<W> {
         let mut at = 0;
         while let Some(data) = seek_to(file, SeekFrom::Data(at))? {
             let hole = seek_to(file, SeekFrom::Hole(data))?.unwrap_or(length);
+            // The host's blocks may be smaller than pages.
+            let data = data / PAGE * PAGE;
+            let hole = hole.next_multiple_of(PAGE).min(length);
             at = hole.min(data + PIECE);
             piece.resize(usize::try_from(at - data).unwrap_or(usize::MAX), 0);
             file.read_exact_at(&mut piece, data)?;

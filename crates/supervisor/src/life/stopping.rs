@@ -44,24 +44,26 @@ impl Life {
         }
         self.signal = signal.unwrap_or(self.stop_signal);
         self.grace = grace;
-        let has_main = matches!(self.main, Main::Running | Main::Launching(_));
+        // Whether there is anybody to ask, or anything to write.
+        let has_any = matches!(self.main, Main::Running | Main::Launching(_)) || self.keeps_disk;
         if grace.is_zero() {
             return self.kill_machine();
         }
         match self.phase {
-            Phase::Running if has_main => {
+            Phase::Running if matches!(self.main, Main::Running | Main::Launching(_)) => {
                 self.enter(Stage::Asking, grace);
                 self.ask_main();
             }
             Phase::Running => self.power_off(grace),
-            Phase::Pausing { .. } if has_main => self.enter(Stage::Thawing { still: false }, grace),
-            Phase::Paused { .. } if has_main => {
+            Phase::Pausing { .. } if has_any => self.enter(Stage::Thawing { still: false }, grace),
+            Phase::Paused { .. } if has_any => {
                 self.enter(Stage::Thawing { still: true }, grace);
                 self.effects.push(Effect::Resume);
             }
-            Phase::Resuming if has_main => self.enter(Stage::Thawing { still: true }, grace),
-            Phase::Saving { paused } if has_main || paused.is_none() => {
-                self.enter(Stage::Settling { still: paused.is_some() }, grace);
+            Phase::Resuming if has_any => self.enter(Stage::Thawing { still: true }, grace),
+            Phase::Saving { paused } if has_any || paused.is_none() => {
+                let limit = if self.keeps_disk { grace.max(SYNC) } else { grace };
+                self.enter(Stage::Settling { still: paused.is_some() }, limit);
             }
             // Nobody in there who could be asked.
             _ => self.kill_machine(),

@@ -92,6 +92,7 @@ pub(crate) async fn supervise_start(
         tickets: HashMap::new(),
         next_ticket: 0,
         saves: Saves::default(),
+        asking_for_memory: false,
         carried: None,
         refusal: Vec::new(),
         pending: VecDeque::new(),

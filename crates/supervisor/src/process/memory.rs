@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cellule_engine::{Machine, MemorySize};
+use cellule_engine::{Machine, MachineState, MemorySize};
 use cellule_protocol::client::Session;
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ use crate::warm::chain;
 /// What is left to the guest of what it has to spare.
 const RESERVE: u64 = 24 << 20;
 /// How long is waited for a guest that gives nothing more.
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED: Duration = Duration::from_secs(5);
 /// How long is waited at all. The guest goes on after that.
 const WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -38,14 +38,19 @@ impl Supervisor {
             (Err(refusal), ..) => return drop(reply.send(Reply::Refused(refusal))),
             _ => return,
         };
-        self.activity.touch();
+        if std::mem::replace(&mut self.asking_for_memory, true) {
+            return drop(reply.send(Reply::NoMemory("another update is under way".to_owned())));
+        }
+        let used = self.activity.begin();
         self.jobs.push(Box::pin(async move {
+            let _used = used;
             let result = set(&*machine, &session, target).await;
             Done::AskedForMemory(Asked { reply, result })
         }));
     }
 
     pub(super) fn asked_for_memory(&mut self, Asked { reply, result }: Asked) {
+        self.asking_for_memory = false;
         let answer = match result {
             Ok((mib, bytes)) => {
                 self.record.memory_target_mib = Some(mib).filter(|mib| *mib < self.spec.memory_mib);
@@ -72,19 +77,30 @@ impl Supervisor {
 
 /// Asks the guest for as much as it can spare of what is wanted, and waits until it has given that, or gives no more.
 async fn set(machine: &dyn Machine, session: &Session, target: MemorySize) -> Result<(u64, u64), String> {
+    let has = async || machine.memory().await.map_err(|error| chain(&error));
+    let ask = async |target| machine.set_memory(target).await.map_err(|error| chain(&error));
+    // Of what it has before and after it says what it uses, the larger: it may be on its way from one to the other.
+    let before = has().await?;
     let used = session.stats().await.map_err(|error| Failure::call(&error).line())?;
     let spare = used.memory_total_bytes.saturating_sub(used.memory_used_bytes);
-    let has = machine.memory().await.map_err(|error| chain(&error))?;
-    let target = target.max(least(has, spare));
-    machine.set_memory(target).await.map_err(|error| chain(&error))?;
-    let (begun, mut changed, mut last) = (Instant::now(), Instant::now(), has);
+    let before = before.max(has().await?);
+    let target = target.max(least(before, spare));
+    ask(target).await?;
+    let (begun, mut changed, mut last) = (Instant::now(), Instant::now(), before);
     loop {
-        let now = machine.memory().await.map_err(|error| chain(&error))?;
-        if now != last {
+        let now = has().await?;
+        // One that stands still for a while gives nothing meanwhile.
+        if now != last || machine.state() == MachineState::Paused {
             (changed, last) = (Instant::now(), now);
         }
-        if now == target.bytes() || changed.elapsed() > SETTLED || begun.elapsed() > WITHIN {
+        if now == target.bytes() {
             return Ok((target.mib().into(), now));
+        }
+        if changed.elapsed() > SETTLED || begun.elapsed() > WITHIN {
+            // It would go on trying for ever.
+            let settled = target.max(least(now, 0));
+            ask(settled).await?;
+            return Ok((settled.mib().into(), now));
         }
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
     }

@@ -9,13 +9,15 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cellule_engine::{Machine, SaveError, SavedMachine};
 use cellule_protocol::client::Session;
-use cellule_snapshot::{SandboxSubject, Saving, Subject};
+use cellule_snapshot::{SandboxSubject, Saving, Subject, shares_blocks};
 
 use super::effects::go_on;
 use super::{Done, Supervisor};
@@ -28,6 +30,8 @@ use crate::save::{SaveOutcome, SaveRequest};
 use crate::saved::{SavedMain, SavedSandbox};
 use crate::warm::chain;
 
+/// As much of a disk as is copied byte by byte, its programs standing still: some minutes.
+const COPIED: u64 = 16 << 30;
 /// How long all of it may take. A disk that is slower than a megabyte in a second is none.
 const WITHIN: Duration = Duration::from_secs(600);
 
@@ -137,11 +141,16 @@ struct SaveJob {
 impl SaveJob {
     async fn run(mut self, paused: bool, main_at: impl FnOnce() -> Option<SavedMain>) -> Saved {
         let (dir, base, extent) = (self.request.dir.clone(), self.base.take(), self.request.extent);
+        let disk = self.disk.take();
+        let looked = disk.as_ref().map(File::try_clone).transpose();
         let begun = apart(move || {
+            if let Err(why) = looked.map_err(|error| chain(&error)).and_then(|disk| prepare_disk(disk, &dir))
+            {
+                return Ok(Err(why));
+            }
             let saving = Saving::begin(&dir, base.as_ref(), extent).map_err(|error| chain(&error));
             Ok(saving.and_then(|saving| Ok((saving.memory().map_err(|error| chain(&error))?, saving))))
         });
-        let disk = self.disk.take();
         let (memory, mut saving) = match tokio::time::timeout(WITHIN, begun).await {
             Ok(Ok(Ok(begun))) => begun,
             Ok(Ok(Err(why))) => return Ok(Err(why)),
@@ -205,6 +214,23 @@ impl SaveJob {
             apart(move || Ok(saving.finish(subject, &saved, durability).map_err(|error| chain(&error))));
         finished.await.map_err(|failure| failure.line())?.map(drop)
     }
+}
+
+/// Looks whether a disk can be copied in time, and writes what is dirty of it, while its programs still run.
+fn prepare_disk(disk: Option<File>, dir: &Path) -> Result<(), String> {
+    let Some(disk) = disk else { return Ok(()) };
+    let bytes = disk.metadata().map_err(|error| chain(&error))?.blocks() * 512;
+    if bytes > COPIED && !shares_blocks(&disk, dir) {
+        return Err(format!(
+            "its disk takes {} GB, and the file system of {} cannot share blocks between files: its programs would stand \
+             still for too long; on Btrfs, or XFS, they do not",
+            bytes / 1_000_000_000,
+            dir.display()
+        ));
+    }
+    // What is wrong with the host's disk is told where it counts.
+    _ = disk.sync_data();
+    Ok(())
 }
 
 fn too_slow() -> String {
