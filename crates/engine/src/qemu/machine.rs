@@ -214,7 +214,7 @@ impl Machine for QemuMachine {
         // As far as it can be, while the guest goes on. What is wrong with the disk its guest hears of.
         for disk in &self.disks {
             if let Ok(disk) = disk.try_clone() {
-                _ = apart(move || disk.sync_data()).await;
+                _ = timeout(FLUSHED, apart(move || disk.sync_data())).await;
             }
         }
         self.turn("stop", MachineState::Paused, FLUSHED).await

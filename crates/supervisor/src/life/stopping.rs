@@ -75,8 +75,14 @@ impl Life {
         match self.phase {
             _ if !self.keeps_disk => self.kill_machine(),
             Phase::Running => self.power_off(Duration::ZERO),
-            Phase::Saving { paused: None } => self.enter(Stage::Settling { still: false }, SYNC),
+            Phase::Saving { paused } => self.enter(Stage::Settling { still: paused.is_some() }, SYNC),
             Phase::Pausing { .. } => self.enter(Stage::Thawing { still: false }, SYNC),
+            Phase::Resuming => self.enter(Stage::Thawing { still: true }, SYNC),
+            // What was heard of it last was on its way when the guest came to stand still.
+            Phase::Paused { .. } => {
+                self.enter(Stage::Thawing { still: true }, SYNC);
+                self.effects.push(Effect::Resume);
+            }
             _ => self.kill_machine(),
         }
     }

@@ -88,6 +88,14 @@ fn one_that_keeps_a_disk_powers_off_when_its_main_program_has_ended() {
     assert!(powers_off(&effects), "{effects:?}");
     // It has its limit.
     assert!(life.on(Input::Deadline).contains(&Effect::Kill));
+
+    let mut life = running(true).keeping_disk(true);
+    ask(&mut life, Request::Pause);
+    life.on(Input::Paused);
+    let effects = life.on(Input::MainEnded);
+    assert!(effects.contains(&Effect::Resume) && !effects.contains(&Effect::Kill), "{effects:?}");
+    let effects = life.on(Input::Resumed);
+    assert!(powers_off(&effects), "{effects:?}");
 }
 
 #[test]
