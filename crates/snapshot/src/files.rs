@@ -218,6 +218,14 @@ impl SavedFiles {
         self.open_whole(DISK, record).map(Some).map_err(damaged)
     }
 
+    /// Removes the scratch disk of what is saved in `dir`, which nobody goes on from any more.
+    ///
+    /// # Errors
+    /// It cannot be removed, or there is none.
+    pub fn remove_disk(dir: &Path) -> io::Result<()> {
+        fs::remove_file(dir.join(DISK))
+    }
+
     fn open_whole(&self, name: &'static str, wanted: FileRecord) -> Result<File, Damage> {
         let unreadable = |source| Damage::Unreadable { file: name, source };
         let file = File::open(self.dir.join(name)).map_err(unreadable)?;

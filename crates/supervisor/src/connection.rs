@@ -69,12 +69,10 @@ pub(crate) enum Reply {
     MainRefused(Vec<u8>),
     /// It was saved.
     Saved(SaveOutcome),
-    /// It could not be saved: why.
-    NotSaved(String),
     /// The guest has so many bytes of memory now.
     Memory(u64),
-    /// The engine could not ask it: why.
-    NoMemory(String),
+    /// It was tried and failed: why.
+    Failed(String),
     /// It is not done, for this reason.
     Refused(Refusal),
 }

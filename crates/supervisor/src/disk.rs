@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use cellule_snapshot::copy_sparse;
+use cellule_snapshot::{SavedFiles, copy_sparse};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ use crate::directory::SAVED;
 use crate::failure::{Failure, FailureKind};
 use crate::machine::apart;
 
-/// In the sandbox's directory, and in that of a saved machine.
+/// In the sandbox's directory.
 const DISK: &str = "disk";
 /// One that is nobody's yet.
 const NEW: &str = "disk.new";
@@ -213,7 +213,7 @@ pub(crate) async fn keep(dir: &Path) -> Result<(), Failure> {
     tokio::task::spawn_blocking(move || {
         let synced = File::open(kept.join(DISK)).and_then(|disk| disk.sync_data());
         if synced.and_then(|()| File::open(&kept)?.sync_all()).is_ok() {
-            _ = fs::remove_file(kept.join(SAVED).join(DISK));
+            _ = SavedFiles::remove_disk(&kept.join(SAVED));
         }
     });
     Ok(())

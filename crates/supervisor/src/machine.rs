@@ -110,7 +110,7 @@ pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) ->
 
 async fn prepare(launcher: &Launcher, spec: &SandboxSpec, steps: &Steps) -> Result<Started, Failure> {
     let (running, start, main) = match &spec.saved {
-        Some(of) if !launcher.has_used_disk() => saved::start(launcher, of).await?,
+        Some(of) if !launcher.has_used_disk => saved::start(launcher, of).await?,
         _ => {
             if spec.saved.is_some() {
                 // It is gone on with never again.
@@ -162,6 +162,8 @@ pub(crate) struct Launcher {
     engine: Box<dyn Engine>,
     pub(crate) spec: Arc<SandboxSpec>,
     dir: PathBuf,
+    /// Whether there is a disk from an earlier start, with which no saved machine goes on.
+    pub(crate) has_used_disk: bool,
     pub(crate) steps: Steps,
 }
 
@@ -182,7 +184,8 @@ impl Launcher {
             Failure::new(FailureKind::EngineUnusable, "the sandbox's engine is unknown here", Some(&error))
         })?;
         let engine = choice.engine(spec.engine_program.clone());
-        Ok(Self { engine, spec, dir, steps })
+        let has_used_disk = spec.disk.is_some() && disk::is_used(&dir);
+        Ok(Self { engine, spec, dir, has_used_disk, steps })
     }
 
     /// The sandbox's directory.
@@ -190,17 +193,12 @@ impl Launcher {
         &self.dir
     }
 
-    /// Whether there is a disk from an earlier start, with which no saved machine goes on.
-    pub(crate) fn has_used_disk(&self) -> bool {
-        self.spec.disk.is_some() && disk::is_used(&self.dir)
-    }
-
     /// Boots a machine, to an agent that answers.
     pub(crate) async fn boot(&self) -> Result<Running, Failure> {
         let begun = Instant::now();
         let disk = match self.spec.disk {
             None => None,
-            Some(_) if self.has_used_disk() => Some(disk::open(&self.dir).await?),
+            Some(_) if self.has_used_disk => Some(disk::open(&self.dir).await?),
             Some(size) => {
                 let disk = disk::format(&self.dir, size).await?;
                 self.steps.tell("disk", begun);

@@ -38,6 +38,7 @@ impl Service {
         self.view.asks.send(ask(reply)).await.map_err(|_| gone())?;
         match answer.await.map_err(|_| gone())? {
             Reply::Refused(refusal) => Err(tonic::Status::failed_precondition(refusal.to_string())),
+            Reply::Failed(why) => Err(tonic::Status::aborted(why)),
             other => Ok(other),
         }
     }
@@ -132,7 +133,6 @@ impl Supervisor for Service {
         let request = SaveRequest::try_from(request.into_inner()).map_err(tonic::Status::invalid_argument)?;
         match self.send(|reply| Ask::Save { request, reply }).await? {
             Reply::Saved(outcome) => Ok(Response::new(outcome.into())),
-            Reply::NotSaved(why) => Err(tonic::Status::aborted(why)),
             _ => Err(tonic::Status::internal("an answer to something else")),
         }
     }
@@ -146,7 +146,6 @@ impl Supervisor for Service {
             MemorySize::from_mib(mib).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
         match self.send(|reply| Ask::SetMemory { target, reply }).await? {
             Reply::Memory(bytes) => Ok(Response::new(v1::SetMemoryResponse { bytes })),
-            Reply::NoMemory(why) => Err(tonic::Status::aborted(why)),
             _ => Err(tonic::Status::internal("an answer to something else")),
         }
     }

@@ -41,7 +41,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(20);
 
 /// Starts a machine, to an agent that was heard.
 pub(crate) async fn start(launcher: &Launcher) -> Result<(Running, StartRecord), Failure> {
-    let note = launcher.has_used_disk().then(|| "its disk was used before".to_owned());
+    let note = launcher.has_used_disk.then(|| "its disk was used before".to_owned());
     let Some(cache) = &launcher.spec.templates else {
         return Ok((launcher.boot().await?, StartRecord { note, ..StartRecord::default() }));
     };

@@ -97,13 +97,7 @@ impl Life {
                 self.waiting.pause.push(ticket);
                 Ok(None)
             }
-            Phase::Starting => Err(Refusal::Starting),
-            Phase::Pausing { .. } | Phase::Paused { .. } | Phase::Saving { paused: Some(_) } => {
-                Err(Refusal::Paused)
-            }
-            Phase::Resuming => Err(Refusal::Resuming),
-            Phase::Saving { paused: None } => Err(Refusal::Saving),
-            Phase::Stopping { .. } | Phase::Stopped | Phase::Failed => Err(Refusal::Stopping),
+            _ => self.must_run().map(|()| None),
         }
     }
 
@@ -123,6 +117,11 @@ impl Life {
 
     /// Whether the guest can be asked for memory now. It changes no state, and nothing waits for it.
     pub(crate) fn ask_memory(&self) -> Result<(), Refusal> {
+        self.must_run()
+    }
+
+    /// Refuses what only a guest that runs can do.
+    fn must_run(&self) -> Result<(), Refusal> {
         match self.phase {
             Phase::Running => Ok(()),
             Phase::Starting => Err(Refusal::Starting),

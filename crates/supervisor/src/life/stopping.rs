@@ -44,13 +44,14 @@ impl Life {
         }
         self.signal = signal.unwrap_or(self.stop_signal);
         self.grace = grace;
+        let has_main = matches!(self.main, Main::Running | Main::Launching(_));
         // Whether there is anybody to ask, or anything to write.
-        let has_any = matches!(self.main, Main::Running | Main::Launching(_)) || self.keeps_disk;
+        let has_any = has_main || self.keeps_disk;
         if grace.is_zero() {
             return self.kill_machine();
         }
         match self.phase {
-            Phase::Running if matches!(self.main, Main::Running | Main::Launching(_)) => {
+            Phase::Running if has_main => {
                 self.enter(Stage::Asking, grace);
                 self.ask_main();
             }
@@ -74,16 +75,9 @@ impl Life {
     pub(super) fn end(&mut self) {
         match self.phase {
             _ if !self.keeps_disk => self.kill_machine(),
+            // Nobody is asked any more.
             Phase::Running => self.power_off(Duration::ZERO),
-            Phase::Saving { paused } => self.enter(Stage::Settling { still: paused.is_some() }, SYNC),
-            Phase::Pausing { .. } => self.enter(Stage::Thawing { still: false }, SYNC),
-            Phase::Resuming => self.enter(Stage::Thawing { still: true }, SYNC),
-            // What was heard of it last was on its way when the guest came to stand still.
-            Phase::Paused { .. } => {
-                self.enter(Stage::Thawing { still: true }, SYNC);
-                self.effects.push(Effect::Resume);
-            }
-            _ => self.kill_machine(),
+            _ => self.stop(SYNC, None),
         }
     }
 

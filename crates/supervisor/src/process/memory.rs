@@ -39,7 +39,7 @@ impl Supervisor {
             _ => return,
         };
         if std::mem::replace(&mut self.asking_for_memory, true) {
-            return drop(reply.send(Reply::NoMemory("another update is under way".to_owned())));
+            return drop(reply.send(Reply::Failed("another update is under way".to_owned())));
         }
         let used = self.activity.begin();
         self.jobs.push(Box::pin(async move {
@@ -56,7 +56,7 @@ impl Supervisor {
                 self.record.memory_target_mib = Some(mib).filter(|mib| *mib < self.spec.memory_mib);
                 Reply::Memory(bytes)
             }
-            Err(why) => Reply::NoMemory(why),
+            Err(why) => Reply::Failed(why),
         };
         self.publish(vec![(reply, answer)]);
     }

@@ -62,8 +62,8 @@ impl Saves {
     pub(super) fn reply(&mut self, ticket: Ticket) -> Reply {
         match self.done.remove(&ticket) {
             Some(Ok(outcome)) => Reply::Saved(outcome),
-            Some(Err(why)) => Reply::NotSaved(why),
-            None => Reply::NotSaved("it was not saved".to_owned()),
+            Some(Err(why)) => Reply::Failed(why),
+            None => Reply::Failed("it was not saved".to_owned()),
         }
     }
 }
