@@ -8,6 +8,32 @@
 
 mod address;
 pub mod dns;
+mod echo;
+mod forward;
+mod gateway;
+mod inspect;
+mod limits;
+mod link;
+mod names;
+mod network;
+mod outside;
+mod packet;
 pub mod policy;
+mod rate;
+mod record;
+mod relay;
+mod reply;
+mod stack;
+mod tcp;
+mod udp;
 
-pub use address::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, HOST_NAME, HOST_V4, HOST_V6, MTU};
+pub use address::{
+    GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, HOST_NAME, HOST_V4, HOST_V6, MTU, PREFIX_V4, PREFIX_V6,
+};
+pub use forward::{Forward, ForwardError, ForwardStatus};
+pub use limits::Limits;
+pub use network::{Answer, Config, Figures, Network, NetworkError};
+pub use record::{Direction, Outcome, Record, Sink};
+
+#[cfg(test)]
+mod tests;

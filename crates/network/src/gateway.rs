@@ -1,0 +1,280 @@
+//! Owns what all connections of one guest share, and gives each of the guest's packets to what it is for.
+//!
+//! ```text
+//!            ┌ ARP, neighbours: the gateway is everywhere
+//!   frame ──▶│ TCP ──▶ connection there is ──▶ its stack (relay)
+//!            │         SYN ──▶ policy ──▶ host's connect ──▶ a new stack        refused: "prohibited", at once
+//!            │ UDP ──▶ name server (dns) │ policy ──▶ a socket of the host's (udp)
+//!            └ echo ──▶ policy ──▶ a socket of the host's (echo)
+//! ```
+//! All of it runs on one thread, in tasks that share it through `Rc`; nothing is borrowed while a task waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::address::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, HOST_V4, HOST_V6, PREFIX_V4, PREFIX_V6};
+use crate::dns::Dns;
+use crate::echo::Echoes;
+use crate::forward::Forwards;
+use crate::link::Outbox;
+use crate::names::Names;
+use crate::outside::{self, Outside};
+use crate::packet::{self, Frame, Packet, Payload};
+use crate::policy::{Decision, Destination, Name, Policy, Protocol, embedded_v4};
+use crate::rate::Rate;
+use crate::record::{Direction, Outcome, Record, Sink};
+use crate::reply::{self, Unreachable};
+use crate::tcp::Connections;
+use crate::udp::Exchanges;
+use crate::{Figures, Limits, tcp, udp};
+
+/// One guest's network.
+pub(crate) struct Gateway {
+    pub(crate) outbox: Outbox,
+    pub(crate) outside: Outside,
+    pub(crate) policy: RefCell<Policy>,
+    pub(crate) names: RefCell<Names>,
+    pub(crate) dns: RefCell<Rc<Dns>>,
+    /// Ports of the address that stands for the host, and which port of its loopback each is.
+    pub(crate) exposed: RefCell<HashMap<u16, u16>>,
+    pub(crate) connections: Connections,
+    pub(crate) exchanges: Exchanges,
+    pub(crate) echoes: Echoes,
+    pub(crate) forwards: Forwards,
+    pub(crate) limits: Limits,
+    pub(crate) rates: Rates,
+    sink: Sink,
+    dropped: Cell<u64>,
+    seed: Cell<u64>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("figures", &self.figures()).finish_non_exhaustive()
+    }
+}
+
+/// How fast a guest may be.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    /// Bytes of data from the guest.
+    pub(crate) sent: Rate,
+    /// Bytes of data to the guest.
+    pub(crate) received: Rate,
+    /// New connections and exchanges.
+    pub(crate) connections: Rate,
+}
+
+impl Rates {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            sent: Rate::new(limits.bandwidth),
+            received: Rate::new(limits.bandwidth),
+            connections: Rate::new(limits.connection_rate),
+        }
+    }
+}
+
+/// What a connection is told as, once it has ended.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) direction: Direction,
+    pub(crate) protocol: Protocol,
+    pub(crate) remote: SocketAddr,
+    pub(crate) guest_port: u16,
+    pub(crate) name: Option<Name>,
+    /// Which rule allowed it.
+    pub(crate) reason: String,
+    pub(crate) began: Instant,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+/// A place that one of the guest's packets goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The gateway itself.
+    Gateway,
+    /// What stands for the host.
+    Host,
+    /// The guest's network has nobody there.
+    Nobody,
+    /// Elsewhere.
+    Outside,
+}
+
+impl Gateway {
+    pub(crate) fn new(
+        outbox: Outbox,
+        policy: Policy,
+        dns: Dns,
+        limits: Limits,
+        sink: Sink,
+        seed: u64,
+    ) -> Self {
+        Self {
+            outbox,
+            outside: Outside::default(),
+            policy: RefCell::new(policy),
+            names: RefCell::default(),
+            dns: RefCell::new(Rc::new(dns)),
+            exposed: RefCell::default(),
+            connections: Connections::default(),
+            exchanges: Exchanges::default(),
+            echoes: Echoes::default(),
+            forwards: Forwards::default(),
+            rates: Rates::new(&limits),
+            limits,
+            sink,
+            dropped: Cell::new(0),
+            seed: Cell::new(seed),
+        }
+    }
+
+    /// Takes a frame from the guest.
+    pub(crate) fn take(self: &Rc<Self>, frame: &[u8]) {
+        // Whatever a guest finds that makes this panic costs it one connection at most, and nobody else anything.
+        let taken = catch_unwind(AssertUnwindSafe(|| self.dispatch(frame)));
+        if taken.is_err() {
+            self.dropped.set(self.dropped.get() + 1);
+            tracing::error!(length = frame.len(), "a frame made the gateway panic; it was dropped");
+        }
+    }
+
+    pub(crate) fn dispatch(self: &Rc<Self>, frame: &[u8]) {
+        let Ok(parsed) = packet::parse(frame) else {
+            return self.dropped.set(self.dropped.get() + 1);
+        };
+        if let Some(mac) = packet::sender(frame) {
+            self.outbox.set_guest(mac);
+        }
+        match parsed {
+            Frame::WhoHas4 { address, asks, mac } => {
+                if in_network(address.into()) && address != GUEST_V4 && (asks == GUEST_V4) {
+                    reply::is_at(&self.outbox, address, asks, mac);
+                }
+            }
+            Frame::WhoHas6 { address } => {
+                if in_network(address.into()) && address != GUEST_V6 {
+                    reply::is_at_v6(&self.outbox, address);
+                }
+            }
+            Frame::Packet(packet) => self.packet(&packet),
+        }
+    }
+
+    fn packet(self: &Rc<Self>, packet: &Packet<'_>) {
+        match &packet.payload {
+            Payload::Tcp(segment) => tcp::take(self, packet, segment),
+            Payload::Udp { from, to, data } => udp::take(self, packet, (*from, *to), data),
+            Payload::Echo { ident, sequence, data } => match place(packet.to) {
+                Place::Gateway | Place::Host => {
+                    reply::echo(&self.outbox, packet.to, (*ident, *sequence), data);
+                }
+                Place::Nobody => reply::unreachable(&self.outbox, packet, Unreachable::Host),
+                Place::Outside => crate::echo::take(self, packet, (*ident, *sequence), data),
+            },
+            Payload::Other if packet.to.is_multicast() => {}
+            Payload::Other => reply::unreachable(&self.outbox, packet, Unreachable::Protocol),
+        }
+    }
+
+    /// Whether the guest may reach `to`, under which names it knows it, and why.
+    pub(crate) fn decide(&self, to: SocketAddr, protocol: Protocol) -> (Decision, Vec<Name>, String) {
+        let names = self.names.borrow().of(to.ip(), Instant::now());
+        let policy = self.policy.borrow();
+        let decision = policy.decide(&destination(to, protocol, &names));
+        let reason = decision.reason.explain(&policy).to_string();
+        (decision, names, reason)
+    }
+
+    /// Whether a connection to `to` may be for the name that it shows; if not, why.
+    pub(crate) fn judge(&self, to: SocketAddr, shown: &Name) -> Result<(), String> {
+        let policy = self.policy.borrow();
+        let decision = policy.decide_shown(&destination(to, Protocol::Tcp, &[]), shown);
+        if decision.allowed { Ok(()) } else { Err(decision.reason.explain(&policy).to_string()) }
+    }
+
+    /// What there is at present.
+    pub(crate) fn figures(&self) -> Figures {
+        Figures {
+            connections: self.connections.count(),
+            dropped_from_guest: self.dropped.get(),
+            dropped_to_guest: self.outbox.dropped(),
+        }
+    }
+
+    /// A seed that nobody else has, for sequence numbers that a guest cannot guess from others.
+    pub(crate) fn seed(&self) -> u64 {
+        // SplitMix64: each step of the counter gives another number.
+        let next = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.seed.set(next);
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Tells what became of a connection.
+    pub(crate) fn record(&self, account: Account, outcome: Outcome, why: Option<String>) {
+        let time_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        (self.sink)(Record {
+            time_ns: i64::try_from(time_ns).unwrap_or(i64::MAX),
+            direction: account.direction,
+            protocol: account.protocol,
+            remote: account.remote,
+            guest_port: account.guest_port,
+            name: account.name.map(|name| name.to_string()),
+            outcome,
+            reason: why.unwrap_or(account.reason),
+            sent: account.sent,
+            received: account.received,
+            took_us: u64::try_from(account.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        });
+    }
+}
+
+impl Account {
+    pub(crate) fn new(protocol: Protocol, remote: SocketAddr, guest_port: u16) -> Self {
+        Self {
+            direction: Direction::Out,
+            protocol,
+            remote,
+            guest_port,
+            name: None,
+            reason: String::new(),
+            began: Instant::now(),
+            sent: 0,
+            received: 0,
+        }
+    }
+}
+
+fn destination(to: SocketAddr, protocol: Protocol, names: &[Name]) -> Destination<'_> {
+    let (address, port) = (to.ip(), to.port());
+    let embedded = embedded_v4(address).map(IpAddr::from);
+    let is_hosts_own = outside::is_own(address) || embedded.is_some_and(outside::is_own);
+    Destination { address, port, protocol, names, is_hosts_own }
+}
+
+/// Whether an address is in the network that guest and gateway are in.
+fn in_network(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => (address.to_bits() ^ GUEST_V4.to_bits()) >> (32 - PREFIX_V4) == 0,
+        IpAddr::V6(address) => (address.to_bits() ^ GUEST_V6.to_bits()) >> (128 - PREFIX_V6) == 0,
+    }
+}
+
+/// What is at an address, as far as the guest sees it.
+pub(crate) fn place(address: IpAddr) -> Place {
+    match address {
+        IpAddr::V4(GATEWAY_V4) | IpAddr::V6(GATEWAY_V6) => Place::Gateway,
+        IpAddr::V4(HOST_V4) | IpAddr::V6(HOST_V6) => Place::Host,
+        address if in_network(address) => Place::Nobody,
+        _ => Place::Outside,
+    }
+}

@@ -1,0 +1,136 @@
+//! Owns the look at what a guest says first on a connection, where what it may reach depends on a name: the server name of TLS, the
+//! host of HTTP.
+//!
+//! An address may be many names', one of them allowed. So what a client says whom it wants to talk to is held to the same rules as the
+//! name that it looked up; on every port, for a guest chooses the port. Nothing of what it says is passed on before.
+//!
+//! Under an allow-list this is strict: TLS without a server name or with an encrypted one (ECH, which hides the name that counts, and
+//! whose decoys look the same) is refused, as is HTTP/2 in the clear. What is neither TLS nor HTTP passes, to addresses of allowed
+//! names only: there is no name in it to be held to.
+
+mod hello;
+mod http;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::policy::{Name, Policy};
+
+/// How long a guest may take from the first byte to the last that is needed.
+const WITHIN: Duration = Duration::from_secs(10);
+/// How long what it says first may be.
+pub(crate) const LONGEST: usize = 64 << 10;
+
+/// What was found in the first bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// It takes more to tell.
+    Incomplete,
+    /// A TLS client's first message.
+    Tls { server: Option<Name>, encrypted: bool },
+    /// A request.
+    Http { host: Option<Name> },
+    /// HTTP/2 without TLS.
+    Http2,
+    /// It begins like one of those, and is not: another reader might take it for one all the same.
+    Broken,
+    /// Something else.
+    Other,
+}
+
+/// What is done with the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// More must be said.
+    Wait,
+    /// It may go on, for this name.
+    Passes(Option<Name>),
+    /// It may not, and why.
+    Refused(Option<Name>, String),
+}
+
+/// A look that is to be taken.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    /// Whether only names make it allowed.
+    by_name: bool,
+    deadline: Option<Instant>,
+}
+
+impl Inspection {
+    /// The look that is needed, if any, at a connection that was allowed.
+    pub(crate) fn needed(policy: &Policy, by_name: bool) -> Option<Self> {
+        (by_name || policy.has_name_rules()).then_some(Self { by_name, deadline: None })
+    }
+
+    /// When it is over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Looks at all that was said so far. `is_whole`: there will be no more. `judge` says why a name may not be talked to there.
+    pub(crate) fn look(
+        &mut self,
+        said: &[u8],
+        is_whole: bool,
+        judge: impl Fn(&Name) -> Result<(), String>,
+    ) -> Verdict {
+        if said.is_empty() {
+            // A server may speak first, and a client never.
+            return if is_whole { Verdict::Passes(None) } else { Verdict::Wait };
+        }
+        let late = *self.deadline.get_or_insert_with(|| Instant::now() + WITHIN) <= Instant::now();
+        let refused = |name, why: &str| Verdict::Refused(name, why.to_owned());
+        match see(said) {
+            Seen::Incomplete if !is_whole && !late && said.len() < LONGEST => Verdict::Wait,
+            Seen::Incomplete | Seen::Broken => {
+                refused(None, "it begins like TLS or HTTP, and cannot be read")
+            }
+            Seen::Tls { encrypted: true, server } if self.by_name => refused(
+                server,
+                "the TLS server's name is encrypted (ECH), so that it cannot be held to the rules",
+            ),
+            Seen::Tls { server: None, .. } if self.by_name => {
+                refused(None, "the TLS client names no server, so that there is no name to hold to the rules")
+            }
+            Seen::Http { host: None } if self.by_name => {
+                refused(None, "the request names no host, so that there is no name to hold to the rules")
+            }
+            Seen::Http2 if self.by_name => {
+                refused(None, "HTTP/2 without TLS is not read, so that it cannot be held to the rules")
+            }
+            Seen::Tls { server: Some(name), .. } => judged(name, "the TLS server's name", judge),
+            Seen::Http { host: Some(name) } => judged(name, "the request's host", judge),
+            Seen::Tls { .. } | Seen::Http { .. } | Seen::Http2 | Seen::Other => Verdict::Passes(None),
+        }
+    }
+}
+
+fn judged(name: Name, what: &str, judge: impl Fn(&Name) -> Result<(), String>) -> Verdict {
+    match judge(&name) {
+        Ok(()) => Verdict::Passes(Some(name)),
+        Err(why) => {
+            let why = format!("{what} is {name}: {why}");
+            Verdict::Refused(Some(name), why)
+        }
+    }
+}
+
+/// A host as clients write it; an address is no name.
+fn name(text: &str) -> Result<Option<Name>, ()> {
+    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return Ok(None);
+    }
+    Name::from_wire(text.as_bytes()).map(Some).map_err(drop)
+}
+
+/// Reads the first bytes.
+fn see(said: &[u8]) -> Seen {
+    if said.first() == Some(&hello::RECORD) {
+        return hello::read(said);
+    }
+    http::read(said)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Owns the reading of a request's head, as far as the host that it is for.
+
+use super::Seen;
+use crate::policy::Name;
+
+/// What HTTP/2 begins with.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
+const VERSION: &[u8] = b"HTTP/";
+/// The longest method that counts as one.
+const METHOD_MAX: usize = 24;
+const HEADERS_MAX: usize = 256;
+
+pub(super) fn read(said: &[u8]) -> Seen {
+    // Servers skip empty lines before a request.
+    let start = said.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(said.len());
+    let said = &said[start..];
+    match looks_like_request(said) {
+        None => return Seen::Incomplete,
+        Some(false) => return Seen::Other,
+        Some(true) => {}
+    }
+    if said.starts_with(HTTP2) {
+        return Seen::Http2;
+    }
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(said) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Seen::Incomplete,
+        Err(_) => return Seen::Broken,
+    }
+    match host(&request) {
+        Ok(host) => Seen::Http { host },
+        Err(()) => Seen::Broken,
+    }
+}
+
+/// Whether its first line is a request's; nobody knows before that line is there. Other protocols begin with a word and a blank too,
+/// and what has no version (HTTP/0.9) names no host.
+fn looks_like_request(said: &[u8]) -> Option<bool> {
+    let word = said.iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-').count();
+    if word > METHOD_MAX {
+        return Some(false);
+    }
+    match said.get(word) {
+        None => return None,
+        Some(b' ' | b'\t') if word > 0 => {}
+        Some(_) => return Some(false),
+    }
+    let line = said.split(|byte| *byte == b'\n').next()?;
+    let has_version = line.windows(VERSION.len()).any(|part| part.eq_ignore_ascii_case(VERSION));
+    if has_version || line.len() < said.len() { Some(has_version) } else { None }
+}
+
+/// The host, which must be one: in the target where it is a whole address, and in the header.
+fn host(request: &httparse::Request<'_, '_>) -> Result<Option<Name>, ()> {
+    let mut headers = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    let header = match (headers.next(), headers.next()) {
+        (Some(header), None) => Some(header.value),
+        (None, _) => None,
+        (Some(_), Some(_)) => return Err(()),
+    };
+    let target = request.path.unwrap_or_default();
+    let authority = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains(['/', '?']) => rest.split(['/', '?', '#']).next(),
+        _ if request.method == Some("CONNECT") => Some(target),
+        _ => None,
+    };
+    match (authority, header) {
+        (Some(authority), _) if authority.contains('@') => Err(()),
+        (Some(authority), Some(header)) => {
+            let (authority, header) = (name(authority.as_bytes())?, name(header)?);
+            if authority == header { Ok(authority) } else { Err(()) }
+        }
+        (Some(authority), None) => name(authority.as_bytes()),
+        (None, Some(header)) => name(header),
+        (None, None) => Ok(None),
+    }
+}
+
+/// A name without its port; an address is none.
+fn name(value: &[u8]) -> Result<Option<Name>, ()> {
+    let text = std::str::from_utf8(value).map_err(drop)?.trim();
+    let host = match text.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => text,
+    };
+    super::name(host)
+}

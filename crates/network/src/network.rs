@@ -1,0 +1,216 @@
+//! Owns the gateway's thread, and what the rest of the program asks of it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::dns::{Dns, Servers};
+use crate::forward::{self, Forward, ForwardError, ForwardStatus};
+use crate::gateway::Gateway;
+use crate::limits::Limits;
+use crate::link::{self, Outbox};
+use crate::policy::{Policy, Protocol};
+use crate::record::Sink;
+use crate::tcp::Connections;
+use crate::udp::Exchanges;
+
+/// How a network begins.
+pub struct Config {
+    /// What may be reached.
+    pub policy: Policy,
+    /// Who is asked for names.
+    pub servers: Servers,
+    /// Ports of the address that stands for the host, and which port of the host's loopback each is.
+    pub exposed: HashMap<u16, u16>,
+    /// What the guest may take.
+    pub limits: Limits,
+    /// The address that the guest's card has.
+    pub mac: [u8; 6],
+    /// Where it is told what became of connections. Called on the gateway's thread, which waits for it.
+    pub sink: Sink,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("policy", &self.policy)
+            .field("exposed", &self.exposed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The network could not be made, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// It could not be made.
+    #[error("cannot start the sandbox's network")]
+    Start(#[source] io::Error),
+    /// It ended, with its guest.
+    #[error("the sandbox's network has ended")]
+    Gone,
+}
+
+/// What the policy says to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether it would be allowed.
+    pub allowed: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a network has at present.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Connections, those that are being made included.
+    pub connections: usize,
+    /// Frames from the guest that made no sense, or came from another's address.
+    pub dropped_from_guest: u64,
+    /// Frames for the guest that it had no room for.
+    pub dropped_to_guest: u64,
+}
+
+type Job = Box<dyn FnOnce(&Rc<Gateway>) + Send>;
+
+/// A sandbox's network. Dropping it ends it.
+#[derive(Debug)]
+pub struct Network {
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+impl Network {
+    /// Starts a network for the guest whose frames `link` carries.
+    ///
+    /// # Errors
+    /// [`NetworkError::Start`].
+    pub fn start(link: UnixStream, config: Config) -> Result<Self, NetworkError> {
+        let (jobs, asked) = mpsc::unbounded_channel();
+        let (started, start) = std::sync::mpsc::sync_channel(1);
+        let run = move || {
+            let runtime = match prepare(&link) {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            _ = started.send(Ok(()));
+            LocalSet::new().block_on(&runtime, run(link, config, asked));
+        };
+        thread::Builder::new().name("gateway".to_owned()).spawn(run).map_err(NetworkError::Start)?;
+        match start.recv() {
+            Ok(Ok(())) => Ok(Self { jobs }),
+            Ok(Err(error)) => Err(NetworkError::Start(error)),
+            Err(_) => Err(NetworkError::Gone),
+        }
+    }
+
+    /// Has `work` done by the gateway.
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Rc<Gateway>, oneshot::Sender<T>) + Send + 'static,
+    ) -> Result<T, NetworkError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Box::new(move |gateway| work(gateway, reply))).map_err(|_| NetworkError::Gone)?;
+        answer.await.map_err(|_| NetworkError::Gone)
+    }
+
+    /// Changes what may be reached. Connections that are not allowed any more are reset.
+    ///
+    /// # Errors
+    /// [`NetworkError::Gone`].
+    pub async fn set_policy(&self, policy: Policy) -> Result<(), NetworkError> {
+        self.ask(|gateway, reply| {
+            *gateway.policy.borrow_mut() = policy;
+            Connections::review(gateway);
+            Exchanges::review(gateway);
+            _ = reply.send(());
+        })
+        .await
+    }
+
+    /// What would become of a connection to an address, from the code that decides on connections.
+    ///
+    /// # Errors
+    /// [`NetworkError::Gone`].
+    pub async fn check(&self, to: SocketAddr, protocol: Protocol) -> Result<Answer, NetworkError> {
+        self.ask(move |gateway, reply| {
+            let (decision, _, reason) = gateway.decide(to, protocol);
+            _ = reply.send(Answer { allowed: decision.allowed, reason });
+        })
+        .await
+    }
+
+    /// Listens for a forward; the result has the port that was chosen.
+    ///
+    /// # Errors
+    /// All of [`ForwardError`].
+    pub async fn publish(&self, forward: Forward) -> Result<Forward, ForwardError> {
+        let published = self.ask(move |gateway, reply| _ = reply.send(forward::add(gateway, forward)));
+        published.await.map_err(|_| ForwardError::Gone)?
+    }
+
+    /// Ends a forward; its open connections go on.
+    ///
+    /// # Errors
+    /// [`ForwardError::Unknown`], [`ForwardError::Gone`].
+    pub async fn unpublish(&self, host: SocketAddr, protocol: Protocol) -> Result<(), ForwardError> {
+        let removed =
+            self.ask(move |gateway, reply| _ = reply.send(forward::remove(gateway, host, protocol)));
+        removed.await.map_err(|_| ForwardError::Gone)?
+    }
+
+    /// The forwards that there are, and whether the guest's ports answer now.
+    ///
+    /// # Errors
+    /// [`NetworkError::Gone`].
+    pub async fn forwards(&self) -> Result<Vec<ForwardStatus>, NetworkError> {
+        self.ask(|gateway, reply| {
+            let gateway = Rc::clone(gateway);
+            tokio::task::spawn_local(async move { reply.send(forward::statuses(gateway).await) });
+        })
+        .await
+    }
+
+    /// What the network has at present.
+    ///
+    /// # Errors
+    /// [`NetworkError::Gone`].
+    pub async fn figures(&self) -> Result<Figures, NetworkError> {
+        self.ask(|gateway, reply| _ = reply.send(gateway.figures())).await
+    }
+}
+
+fn prepare(link: &UnixStream) -> io::Result<tokio::runtime::Runtime> {
+    link.set_nonblocking(true)?;
+    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()
+}
+
+async fn run(link: UnixStream, config: Config, mut asked: mpsc::UnboundedReceiver<Job>) {
+    let Ok(link) = tokio::net::UnixStream::from_std(link) else { return };
+    let Config { policy, servers, exposed, limits, mac, sink } = config;
+    let mut seed = [0; 8];
+    if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
+        return;
+    }
+    let (outbox, dns) = (Outbox::new(mac), Dns::new(servers));
+    let gateway = Rc::new(Gateway::new(outbox, policy, dns, limits, sink, u64::from_ne_bytes(seed)));
+    *gateway.exposed.borrow_mut() = exposed;
+    let serve = async {
+        while let Some(job) = asked.recv().await {
+            job(&gateway);
+        }
+    };
+    let ended = tokio::select! {
+        ended = link::read_from(&link, |frame| gateway.take(frame)) => ended,
+        ended = gateway.outbox.write_to(&link) => ended,
+        () = serve => Ok(()),
+    };
+    if let Err(error) = ended {
+        tracing::warn!(%error, "the link to the guest ended");
+    }
+}

@@ -1,0 +1,297 @@
+//! Owns an open connection: it carries bytes between the guest's stack and the far end until both have ended.
+//!
+//! No byte waits anywhere but in the two rings of the stack: what the far end does not take stays there, the window closes, and
+//! the guest waits; what the guest does not take is not read from the far end, whose own window closes then.
+//!
+//! ```text
+//!   guest's FIN ──▶ far end's write side is shut             far end's FIN ──▶ a FIN for the guest
+//!   both ──▶ Closed       guest's RST ──▶ far end is reset   far end's RST ──▶ a RST for the guest ──▶ Reset
+//! ```
+
+use std::future::pending;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::net::Shutdown;
+use smoltcp::socket::tcp::{Socket, State};
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::gateway::{Account, Gateway};
+use crate::inspect::{Inspection, Verdict};
+use crate::record::Outcome;
+use crate::stack::Sent;
+use crate::tcp::Connection;
+
+/// How often a ring is filled or emptied before others have their turn.
+const TURNS: usize = 8;
+
+/// The end of a connection that is not the guest.
+#[derive(Debug)]
+pub(crate) enum Far {
+    /// A socket of the host's.
+    Host(TcpStream),
+    /// Something in this program.
+    Service(UnixStream),
+}
+
+impl Far {
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Host(stream) => stream.try_read(into),
+            Self::Service(stream) => stream.try_read(into),
+        }
+    }
+
+    fn write(&self, from: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Host(stream) => stream.try_write(from),
+            Self::Service(stream) => stream.try_write(from),
+        }
+    }
+
+    fn shut_write(&self) -> io::Result<()> {
+        let shut = match self {
+            Self::Host(stream) => rustix::net::shutdown(stream, Shutdown::Write),
+            Self::Service(stream) => rustix::net::shutdown(stream, Shutdown::Write),
+        };
+        Ok(shut?)
+    }
+
+    /// Breaks it off, so that its other end hears of it at once.
+    fn abort(self) {
+        if let Self::Host(stream) = self {
+            _ = stream.set_zero_linger();
+        }
+    }
+
+    /// Waits until it can be read or written, whichever is wanted.
+    async fn ready(&self, read: bool, write: bool) {
+        let interest = match (read, write) {
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (true, false) => Interest::READABLE,
+            (false, true) => Interest::WRITABLE,
+            (false, false) => return pending().await,
+        };
+        // If it fails, so does what is tried next.
+        match self {
+            Self::Host(stream) => drop(stream.ready(interest).await),
+            Self::Service(stream) => drop(stream.ready(interest).await),
+        }
+    }
+}
+
+/// Which of the two directions has ended.
+#[derive(Debug, Default, Clone, Copy)]
+struct Ended {
+    guest: bool,
+    far: bool,
+}
+
+/// Carries bytes until the connection is over, and tells what became of it.
+pub(crate) async fn run(
+    gateway: &Rc<Gateway>,
+    connection: &Connection,
+    far: Far,
+    account: Account,
+    inspection: Option<Inspection>,
+) {
+    let mut relay =
+        Relay { gateway, connection, far, account, inspection, ended: Ended::default(), held_until: None };
+    let (outcome, why) = relay.carry().await;
+    let Relay { far, account, .. } = relay;
+    if outcome != Outcome::Closed {
+        far.abort();
+        let mut stack = connection.stack.borrow_mut();
+        stack.socket_mut().abort();
+        stack.send(&gateway.outbox);
+    }
+    gateway.record(account, outcome, why);
+}
+
+struct Relay<'a> {
+    gateway: &'a Gateway,
+    connection: &'a Connection,
+    far: Far,
+    account: Account,
+    inspection: Option<Inspection>,
+    ended: Ended,
+    /// More may pass then.
+    held_until: Option<Instant>,
+}
+
+type End = (Outcome, Option<String>);
+
+/// What a turn leaves to wait for.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    read: bool,
+    write: bool,
+    sent: Sent,
+    alarm: Option<Instant>,
+}
+
+impl Relay<'_> {
+    async fn carry(&mut self) -> End {
+        loop {
+            let wait = match self.turn() {
+                Ok(wait) => wait,
+                Err(end) => return end,
+            };
+            let alarm =
+                [wait.alarm, self.held_until, self.inspection.as_ref().and_then(Inspection::deadline)];
+            let alarm = alarm.into_iter().flatten().min();
+            let outbox = &self.gateway.outbox;
+            tokio::select! {
+                () = self.connection.woken.notified() => {}
+                () = self.connection.revoked.notified() => {
+                    return (Outcome::Reset, Some("the policy does not allow it any more".to_owned()));
+                }
+                () = self.far.ready(wait.read, wait.write) => {}
+                () = sleep_until(alarm), if alarm.is_some() => {}
+                () = outbox.room(), if wait.sent == Sent::NoRoom => {}
+                () = tokio::task::yield_now(), if wait.sent == Sent::Burst => {}
+            }
+        }
+    }
+
+    /// Does what can be done without waiting.
+    fn turn(&mut self) -> Result<Wait, End> {
+        self.held_until = None;
+        let mut stack = self.connection.stack.borrow_mut();
+        let established = stack.is_established();
+        let socket = stack.socket_mut();
+        let mut write = false;
+        if established {
+            self.inspect(socket)?;
+            write = self.inspection.is_none() && self.take_from_guest(socket)?;
+        }
+        let read = self.take_from_far(socket)?;
+        let sent = stack.send(&self.gateway.outbox);
+        if stack.is_over() {
+            return Err(match self.ended {
+                Ended { guest: true, far: true } => (Outcome::Closed, None),
+                _ => (Outcome::Reset, Some("the guest broke it off".to_owned())),
+            });
+        }
+        let alarm = if sent == Sent::NoRoom { None } else { stack.alarm() };
+        Ok(Wait { read, write, sent, alarm })
+    }
+
+    /// Looks at what the guest says first, where it must not say everything.
+    fn inspect(&mut self, socket: &mut Socket<'static>) -> Result<(), End> {
+        let Some(inspection) = &mut self.inspection else { return Ok(()) };
+        let has_ended =
+            matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        let is_whole = has_ended || socket.recv_queue() == socket.recv_capacity();
+        let seen = socket.peek(socket.recv_capacity()).unwrap_or_default();
+        let remote = self.account.remote;
+        match inspection.look(seen, is_whole, |shown| self.gateway.judge(remote, shown)) {
+            Verdict::Wait => {}
+            Verdict::Passes(name) => {
+                if let Some(name) = name {
+                    self.account.name = Some(name);
+                }
+                self.inspection = None;
+            }
+            Verdict::Refused(name, why) => {
+                if let Some(name) = name {
+                    self.account.name = Some(name);
+                }
+                return Err((Outcome::Denied, Some(why)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what the guest sent; the result is whether more waits for the far end.
+    fn take_from_guest(&mut self, socket: &mut Socket<'static>) -> Result<bool, End> {
+        let rate = &self.gateway.rates.sent;
+        for _ in 0..TURNS {
+            if !socket.can_recv() {
+                break;
+            }
+            let allowed = rate.allows();
+            if allowed == 0 {
+                self.hold(rate.wait());
+                return Ok(false);
+            }
+            let far = &self.far;
+            let passed = socket.recv(|data| {
+                let data = &data[..data.len().min(allowed)];
+                match far.write(data) {
+                    Ok(count) => (count, Ok(count)),
+                    Err(error) => (0, Err(error)),
+                }
+            });
+            match passed {
+                Ok(Ok(count)) => {
+                    rate.spend(count);
+                    self.account.sent += count as u64;
+                }
+                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Ok(Err(error)) => return Err(broken(&error)),
+                Err(_) => break,
+            }
+        }
+        if !socket.may_recv() && !self.ended.guest {
+            self.ended.guest = true;
+            self.far.shut_write().map_err(|error| broken(&error))?;
+        }
+        Ok(socket.can_recv())
+    }
+
+    /// Passes on what the far end sent; the result is whether more would be taken.
+    fn take_from_far(&mut self, socket: &mut Socket<'static>) -> Result<bool, End> {
+        let rate = &self.gateway.rates.received;
+        for _ in 0..TURNS {
+            if self.ended.far || !socket.can_send() {
+                return Ok(false);
+            }
+            let allowed = rate.allows();
+            if allowed == 0 {
+                self.hold(rate.wait());
+                return Ok(false);
+            }
+            let far = &self.far;
+            let passed = socket.send(|space| {
+                let length = space.len().min(allowed);
+                match far.read(&mut space[..length]) {
+                    Ok(count) => (count, Ok(count)),
+                    Err(error) => (0, Err(error)),
+                }
+            });
+            match passed {
+                Ok(Ok(0)) => {
+                    self.ended.far = true;
+                    socket.close();
+                }
+                Ok(Ok(count)) => {
+                    rate.spend(count);
+                    self.account.received += count as u64;
+                }
+                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Ok(Err(error)) => return Err(broken(&error)),
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn hold(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        self.held_until = Some(self.held_until.map_or(until, |other| other.min(until)));
+    }
+}
+
+fn broken(error: &io::Error) -> End {
+    (Outcome::Reset, Some(error.to_string()))
+}
+
+/// Sleeps until then, if there is such a time.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
+    }
+}

@@ -1,0 +1,337 @@
+//! Owns the guest's TCP connections: which there are, and how one begins.
+//!
+//! ```text
+//!             policy refuses: "prohibited"     the other side refuses: reset      no way there: "unreachable"
+//!                     ▲                              ▲                                 ▲
+//!   SYN ──▶ (decide) ─┴─▶ Connecting ── host's connect ──▶ Open ── both ends ended, or one broke off ──▶ gone
+//!                             │ guest's RST, policy changed                │ policy changed: reset
+//!                             └──────────▶ gone                            └──────▶ gone
+//! ```
+//! The guest hears nothing before the other side has answered, so that what it hears is true. A second SYN while the first
+//! one's connection is being made says nothing new.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use smoltcp::wire::TcpPacket;
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::gateway::{Account, Gateway, Place, place};
+use crate::inspect::Inspection;
+use crate::link::Outbox;
+use crate::packet::Packet;
+use crate::policy::Protocol;
+use crate::record::Outcome;
+use crate::relay::{self, Far};
+use crate::reply::{self, Unreachable};
+use crate::stack::{Begin, Stack};
+use crate::udp;
+
+/// How long the other side may take to answer: a guest's own patience is about as long.
+const CONNECT: Duration = Duration::from_secs(60);
+/// The longest first segment: 120 bytes of headers, and data that nobody is to send with it.
+const SYN_MAX: usize = 2048;
+/// Where names are asked for.
+pub(crate) const DNS_PORT: u16 = 53;
+
+/// How a connection is told from others of the same guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) guest_port: u16,
+    pub(crate) remote: SocketAddr,
+}
+
+/// The connections of a guest.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slots: RefCell<HashMap<Key, Slot>>,
+    /// Tells a connection from another that had the same key before.
+    next: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    number: u64,
+    state: State,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// The host's socket is being connected.
+    Connecting(AbortHandle),
+    Open(Rc<Connection>),
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stack: RefCell<Stack>,
+    /// The guest sent something.
+    pub(crate) woken: Notify,
+    /// It may not go on.
+    pub(crate) revoked: Notify,
+    /// Whether it was asked for by the guest, so that the policy has a say.
+    outbound: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(stack: Stack, outbound: bool) -> Rc<Self> {
+        Rc::new(Self { stack: RefCell::new(stack), woken: Notify::new(), revoked: Notify::new(), outbound })
+    }
+
+    pub(crate) fn take(&self, packet: &[u8], outbox: &Outbox) {
+        self.stack.borrow_mut().take(packet, outbox);
+        self.woken.notify_one();
+    }
+}
+
+impl Connections {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
+    /// Keeps a connection for as long as the result lives.
+    pub(crate) fn open(gateway: &Rc<Gateway>, key: Key, connection: Rc<Connection>) -> Kept {
+        let number = gateway.connections.put(key, State::Open(connection));
+        Kept { gateway: Rc::clone(gateway), key, number }
+    }
+
+    fn put(&self, key: Key, state: State) -> u64 {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        self.slots.borrow_mut().insert(key, Slot { number, state });
+        number
+    }
+
+    fn state(&self, key: &Key) -> Option<State> {
+        self.slots.borrow().get(key).map(|slot| slot.state.clone())
+    }
+
+    fn remove(&self, key: &Key, number: u64) {
+        let mut slots = self.slots.borrow_mut();
+        if slots.get(key).is_some_and(|slot| slot.number == number) {
+            slots.remove(key);
+        }
+    }
+
+    /// A port that no connection from `local` to the guest's port has.
+    pub(crate) fn free_port(&self, local: IpAddr, guest_port: u16, from: u64) -> Option<u16> {
+        const FIRST: u16 = 32_768;
+        let slots = self.slots.borrow();
+        let count = u64::from(u16::MAX - FIRST);
+        let port = |offset: u64| FIRST + u16::try_from((from % count + offset) % count).unwrap_or(0);
+        (0..count)
+            .map(port)
+            .find(|port| !slots.contains_key(&Key { guest_port, remote: SocketAddr::new(local, *port) }))
+    }
+
+    /// Breaks off what the policy does not allow any more.
+    pub(crate) fn review(gateway: &Rc<Gateway>) {
+        let mut slots = gateway.connections.slots.borrow_mut();
+        slots.retain(|key, slot| {
+            let to = key.remote;
+            let allowed = match place(to.ip()) {
+                Place::Host => gateway.exposed.borrow().contains_key(&to.port()),
+                Place::Outside => gateway.decide(to, Protocol::Tcp).0.allowed,
+                Place::Gateway | Place::Nobody => true,
+            };
+            match &slot.state {
+                State::Connecting(task) if !allowed => {
+                    task.abort();
+                    return false;
+                }
+                // Its own task tells the guest.
+                State::Open(connection) if connection.outbound && !allowed => connection.revoked.notify_one(),
+                _ => {}
+            }
+            true
+        });
+    }
+}
+
+/// The place of a connection, which is given back at the end.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    gateway: Rc<Gateway>,
+    key: Key,
+    number: u64,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.gateway.connections.remove(&self.key, self.number);
+    }
+}
+
+/// Takes a segment from the guest.
+pub(crate) fn take(gateway: &Rc<Gateway>, packet: &Packet<'_>, segment: &TcpPacket<&[u8]>) {
+    let remote = SocketAddr::new(packet.to, segment.dst_port());
+    let key = Key { guest_port: segment.src_port(), remote };
+    match gateway.connections.state(&key) {
+        Some(State::Open(connection)) => connection.take(packet.bytes, &gateway.outbox),
+        Some(State::Connecting(task)) => {
+            if segment.rst() {
+                task.abort();
+                gateway.connections.slots.borrow_mut().remove(&key);
+            }
+        }
+        None if segment.syn() && !segment.ack() && !segment.rst() => begin(gateway, packet, key),
+        None => reply::reset(&gateway.outbox, packet.to, segment),
+    }
+}
+
+/// Begins a connection that the guest asks for.
+fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
+    let count = gateway.connections.count();
+    // It will ask again, and may find room then.
+    if count >= gateway.limits.connections
+        || packet.bytes.len() > SYN_MAX
+        || gateway.rates.connections.allows() == 0
+    {
+        return;
+    }
+    let account = Account::new(Protocol::Tcp, key.remote, key.guest_port);
+    let begun = match place(key.remote.ip()) {
+        Place::Gateway if key.remote.port() == DNS_PORT => Some((Target::Dns, account, None)),
+        Place::Gateway => refuse(gateway, packet),
+        Place::Host => match gateway.exposed.borrow().get(&key.remote.port()) {
+            Some(port) => {
+                let name = crate::address::HOST_NAME.parse().ok();
+                let reason = format!("port {port} of the host is exposed");
+                let target = Target::Host((Ipv4Addr::LOCALHOST, *port).into());
+                Some((target, Account { name, reason, ..account }, None))
+            }
+            None => refuse(gateway, packet),
+        },
+        Place::Nobody => {
+            reply::unreachable(&gateway.outbox, packet, Unreachable::Host);
+            None
+        }
+        Place::Outside => outside(gateway, packet, account),
+    };
+    let Some((target, account, inspection)) = begun else { return };
+    gateway.rates.connections.spend(1);
+    let task =
+        Connecting { gateway: Rc::clone(gateway), key, syn: packet.bytes.to_vec(), account, inspection };
+    let task = tokio::task::spawn_local(task.run(target));
+    // It has not run yet: it is this thread's, which is here.
+    gateway.connections.put(key, State::Connecting(task.abort_handle()));
+}
+
+type Begun = Option<(Target, Account, Option<Inspection>)>;
+
+fn refuse(gateway: &Gateway, packet: &Packet<'_>) -> Begun {
+    if let crate::packet::Payload::Tcp(segment) = &packet.payload {
+        reply::reset(&gateway.outbox, packet.to, segment);
+    }
+    None
+}
+
+fn outside(gateway: &Gateway, packet: &Packet<'_>, mut account: Account) -> Begun {
+    let (decision, names, reason) = gateway.decide(account.remote, Protocol::Tcp);
+    account.name = names.first().cloned();
+    account.reason = reason;
+    if !decision.allowed {
+        reply::unreachable(&gateway.outbox, packet, Unreachable::Prohibited);
+        gateway.record(account, Outcome::Denied, None);
+        return None;
+    }
+    let inspection = Inspection::needed(&gateway.policy.borrow(), decision.by_name);
+    Some((Target::Host(account.remote), account, inspection))
+}
+
+/// What a connection leads to.
+#[derive(Debug)]
+enum Target {
+    /// A socket of the host's.
+    Host(SocketAddr),
+    /// The gateway's own name server.
+    Dns,
+}
+
+/// A connection that has not come about yet.
+#[derive(Debug)]
+struct Connecting {
+    gateway: Rc<Gateway>,
+    key: Key,
+    /// The packet with the guest's first segment.
+    syn: Vec<u8>,
+    account: Account,
+    inspection: Option<Inspection>,
+}
+
+impl Connecting {
+    async fn run(self, target: Target) {
+        let Self { gateway, key, syn, account, inspection } = self;
+        let number = gateway.connections.slots.borrow().get(&key).map(|slot| slot.number);
+        // Freed if it does not come about, or this is aborted.
+        let freed = Freed { gateway: Rc::clone(&gateway), key, number };
+        let far = match target {
+            Target::Host(to) => {
+                let connected = timeout(CONNECT, gateway.outside.connect(to)).await;
+                match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                    Ok(stream) => Far::Host(stream),
+                    Err(error) => return failed(&gateway, key, &syn, account, &error),
+                }
+            }
+            Target::Dns => {
+                let Ok((ours, theirs)) = UnixStream::pair() else { return };
+                tokio::task::spawn_local(udp::dns_over_tcp(Rc::clone(&gateway), theirs));
+                Far::Service(ours)
+            }
+        };
+        let buffer = gateway.limits.buffer(gateway.connections.count());
+        let Some(stack) = Stack::new(key.remote, Begin::Listen, buffer, gateway.seed()) else { return };
+        let connection = Connection::new(stack, true);
+        let kept = Connections::open(&gateway, key, Rc::clone(&connection));
+        drop(freed);
+        connection.take(&syn, &gateway.outbox);
+        relay::run(&gateway, &connection, far, account, inspection).await;
+        drop(kept);
+    }
+}
+
+/// Frees the place of a connection that did not come about.
+struct Freed {
+    gateway: Rc<Gateway>,
+    key: Key,
+    number: Option<u64>,
+}
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.gateway.connections.remove(&self.key, number);
+        }
+    }
+}
+
+/// Tells the guest why its connection did not come about.
+fn failed(gateway: &Gateway, key: Key, syn: &[u8], account: Account, error: &io::Error) {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NetworkUnreachable};
+    match error.kind() {
+        ConnectionRefused | ConnectionReset => reset_first(gateway, key.remote.ip(), syn),
+        NetworkUnreachable => reply::quote(&gateway.outbox, key.remote.ip(), syn, Unreachable::Network),
+        _ => reply::quote(&gateway.outbox, key.remote.ip(), syn, Unreachable::Host),
+    }
+    gateway.record(account, Outcome::Failed, Some(error.to_string()));
+}
+
+/// Resets what a first segment asked for.
+fn reset_first(gateway: &Gateway, remote: IpAddr, syn: &[u8]) {
+    let header = match remote {
+        IpAddr::V4(_) => syn.first().map_or(0, |first| usize::from(first & 0xf) * 4),
+        IpAddr::V6(_) => 40,
+    };
+    if let Some(Ok(segment)) = syn.get(header..).map(TcpPacket::new_checked) {
+        reply::reset(&gateway.outbox, remote, &segment);
+    }
+}

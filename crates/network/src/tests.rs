@@ -1,0 +1,108 @@
+//! The gateway with a guest that is a TCP/IP stack of its own, over the same kind of socket as a machine's card.
+
+mod guest;
+mod hostile;
+mod inbound;
+mod names;
+mod outbound;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::task::LocalSet;
+
+use self::guest::Guest;
+use crate::dns::{Dns, Servers};
+use crate::gateway::Gateway;
+use crate::limits::Limits;
+use crate::link::{self, Outbox};
+use crate::policy::{Base, Policy, Rule};
+use crate::record::Record;
+
+/// Nothing here takes a tenth of it.
+const HANG: Duration = Duration::from_secs(60);
+/// An address that is public by its form, and nobody's.
+const ELSEWHERE: &str = "8.8.4.4:4000";
+
+/// What a test has.
+struct Scene {
+    gateway: Rc<Gateway>,
+    guest: Guest,
+    records: Arc<Mutex<Vec<Record>>>,
+}
+
+#[derive(Default)]
+struct Setting {
+    policy: Option<Policy>,
+    servers: Vec<SocketAddr>,
+    /// What the guest thinks is elsewhere, and where it is.
+    redirect: Vec<(&'static str, SocketAddr)>,
+    limits: Limits,
+}
+
+impl Scene {
+    fn records(&self) -> Vec<Record> {
+        self.records.lock().unwrap().clone()
+    }
+
+    /// The only record, once there is one.
+    async fn record(&mut self) -> Record {
+        while self.records().is_empty() {
+            self.guest.rest().await;
+        }
+        let mut records = self.records();
+        assert_eq!(records.len(), 1, "{records:?}");
+        records.remove(0)
+    }
+}
+
+fn public() -> Policy {
+    Policy::new(Some(Base::Public), Vec::new()).unwrap()
+}
+
+fn rules(base: Option<Base>, rules: &[&str]) -> Policy {
+    let rules: Vec<Rule> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+    Policy::new(base, rules).unwrap()
+}
+
+/// Runs a test with a gateway and its guest.
+fn scene<F: Future<Output = ()>>(setting: Setting, test: impl FnOnce(Scene) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let records = Arc::new(Mutex::new(Vec::new()));
+    let sink = {
+        let records = Arc::clone(&records);
+        Box::new(move |record| records.lock().unwrap().push(record))
+    };
+    LocalSet::new().block_on(&runtime, async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let dns = Dns::new(Servers::Given { servers: setting.servers, search: Vec::new() });
+        let policy = setting.policy.unwrap_or_else(public);
+        let mut gateway = Gateway::new(Outbox::new(guest::MAC), policy, dns, setting.limits, sink, 7);
+        gateway.outside.redirect =
+            setting.redirect.into_iter().map(|(from, to)| (from.parse().unwrap(), to)).collect();
+        let gateway = Rc::new(gateway);
+        let link = {
+            let gateway = Rc::clone(&gateway);
+            async move {
+                tokio::select! {
+                    ended = link::read_from(&ours, |frame| gateway.take(frame)) => ended,
+                    ended = gateway.outbox.write_to(&ours) => ended,
+                }
+            }
+        };
+        tokio::task::spawn_local(link);
+        let guest = Guest::new(theirs);
+        let test = test(Scene { gateway, guest, records });
+        tokio::time::timeout(HANG, test).await.expect("a hang");
+    });
+}
+
+/// Lets one part of a test have a place of its own that another reads.
+fn shared<T>(value: T) -> Rc<RefCell<T>> {
+    Rc::new(RefCell::new(value))
+}
