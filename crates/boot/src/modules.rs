@@ -15,12 +15,12 @@ use crate::error::read_file;
 use crate::modinfo::{Modinfo, module_name, without_signature};
 use crate::{Error, ModuleError, Result};
 
-/// What every guest needs: the transport, the disk, and the two file systems that make a rootfs.
-pub const REQUIRED_MODULES: [&str; 4] = ["virtio_mmio", "virtio_blk", "erofs", "overlay"];
+/// What every guest needs: the transport, the disk, the network card, and the two file systems that make a rootfs.
+pub const REQUIRED_MODULES: [&str; 5] = ["virtio_mmio", "virtio_blk", "virtio_net", "erofs", "overlay"];
 
 /// What a guest can use if the kernel has it; loaded by the agent when something calls for it, not at boot.
-pub const OPTIONAL_MODULES: [&str; 5] =
-    ["virtio_balloon", "virtio_net", "virtio_rng", "vmw_vsock_virtio_transport", "virtiofs"];
+pub const OPTIONAL_MODULES: [&str; 4] =
+    ["virtio_balloon", "virtio_rng", "vmw_vsock_virtio_transport", "virtiofs"];
 
 /// The most that one module may unpack to; the largest of Debian's needs a tenth of it.
 const MODULE_LIMIT: u64 = 64 << 20;

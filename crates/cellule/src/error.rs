@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use cellule_engine::{ConfigError, EngineProblem, Mismatch};
 use cellule_protocol::client::files::FileError;
-use cellule_protocol::client::{AttachError, CallError, ExecError, Lost, StartFailure};
+use cellule_protocol::client::{AttachError, CallError, ExecError, Lost, PortError, StartFailure};
 use cellule_supervisor::{
     DirectoryError, DocumentError, Failure, FindError, InvalidDiskSize, SandboxError, State,
 };
@@ -113,6 +113,9 @@ pub enum Error {
         /// The id that it must have.
         id: String,
     },
+    /// There is no connection to a port of the guest's.
+    #[error(transparent)]
+    Port(PortError),
     /// No machine of a pool was ready in time.
     #[error("no machine of the pool was ready within {} s", within.as_secs_f64())]
     PoolEmpty {
@@ -196,6 +199,15 @@ impl From<AttachError> for Error {
             AttachError::NoSuchExec => Self::NoSuchExec,
             AttachError::TooMany { limit } => Self::TooManyExecs { limit },
             AttachError::Call(error) => error.into(),
+        }
+    }
+}
+
+impl From<PortError> for Error {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::Call(error) => error.into(),
+            other => Self::Port(other),
         }
     }
 }

@@ -56,8 +56,8 @@ pub use cellule_protocol::client::files::{
     TarSummary, TarWriter, Watch, WatchEvent, WriteOptions,
 };
 pub use cellule_protocol::client::{
-    AttachEvent, AttachSpec, Attachment, ExecId, ExecInfo, Exit, ExitStatus, Rlimit, StartFailure,
-    StartFailureKind, Stdio, TerminalSize, Usage,
+    AttachEvent, AttachSpec, Attachment, ExecId, ExecInfo, Exit, ExitStatus, PortError, PortStream, Rlimit,
+    StartFailure, StartFailureKind, Stdio, TerminalSize, Usage,
 };
 pub use cellule_snapshot::{
     Error as SnapshotError, Manifest, SavedFiles, Snapshot, SnapshotName, Snapshots, Template, TemplateId,

@@ -7,7 +7,7 @@ use cellule_engine::MemorySize;
 use cellule_image::Image;
 use cellule_protocol::client::files::Files;
 use cellule_protocol::client::{
-    AttachSpec, Attachment, ExecId, ExecInfo, ExitStatus, Lost, Session, Stdio, TerminalSize,
+    AttachSpec, Attachment, ExecId, ExecInfo, ExitStatus, Lost, PortStream, Session, Stdio, TerminalSize,
 };
 use cellule_protocol::v1;
 use cellule_supervisor::{
@@ -226,6 +226,15 @@ impl Sandbox {
     /// ```
     pub fn files(&self) -> Files {
         self.session().files()
+    }
+
+    /// Connects to a port on which a program in it listens, on the sandbox's own loopback or on all of its addresses. It
+    /// needs no network.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the guest does not answer.
+    pub async fn connect_port(&self, port: u16) -> Result<PortStream, Error> {
+        Ok(self.session().open_port(port).await?)
     }
 
     /// The programs that run in it, and the detached ones that ended and are kept.

@@ -2,14 +2,17 @@
 
 use std::fmt;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread;
 
 use crate::SavedMachine;
 
-/// Most disks that a machine may have. The smallest machine has places for eight devices, one of them the agent's port and one
-/// the balloon.
-pub const MAX_DISKS: usize = 6;
+/// Most disks that a machine may have. The smallest machine has places for eight devices, three of them taken: the agent's port,
+/// the balloon and the network card.
+pub const MAX_DISKS: usize = 5;
+/// The longest frame of the network card, in bytes: its header, and the largest packet.
+pub const FRAME_MAX: usize = 14 + 65_520;
 /// What virtio gives a disk to name itself with, in bytes.
 const SERIAL_MAX: usize = 20;
 /// Most CPUs of one machine, however many the host has.
@@ -27,6 +30,10 @@ pub struct MachineConfig {
     pub memory: MemorySize,
     /// At most [`MAX_DISKS`]. The guest tells them apart by their serials, not by their order.
     pub disks: Vec<Disk>,
+    /// The network card's end of a pair of Unix sockets (`SOCK_SEQPACKET`), which gets and gives the guest's Ethernet frames,
+    /// one with each message, and none longer than [`FRAME_MAX`]. The card is there in any case; with the other end closed
+    /// it is one that nobody hears.
+    pub network: OwnedFd,
     /// A directory that is the caller's alone (mode 0700) and exists: sockets are made in it, and removed at the
     /// machine's end.
     pub dir: PathBuf,
@@ -282,6 +289,7 @@ mod tests {
                 Disk::read_only(null()?, "a").expect("a good serial"),
                 Disk::writable(null()?, "a").expect("a good serial"),
             ],
+            network: null()?.into(),
             dir: PathBuf::from("/"),
             console_log: None,
         };

@@ -31,7 +31,7 @@ mod stream;
 
 pub use choice::{ChoiceError, EngineChoice};
 pub use config::{
-    ConfigError, ConsoleLog, CpuCount, Disk, Kernel, MAX_DISKS, MachineConfig, MemorySize, Start,
+    ConfigError, ConsoleLog, CpuCount, Disk, FRAME_MAX, Kernel, MAX_DISKS, MachineConfig, MemorySize, Start,
 };
 pub use engine::{Engine, EngineInfo, HostProcess, Machine, MachineState, ProcessRole};
 pub use error::{ConnectError, ControlError, EngineProblem, LaunchError, SaveError};

@@ -10,6 +10,7 @@ mod disk;
 mod limits;
 mod modules;
 mod mounts;
+mod network;
 mod rest;
 mod root;
 
@@ -24,6 +25,7 @@ pub(crate) use self::root::read_ahead;
 use crate::cgroup::Cgroups;
 use crate::fault::Fault;
 use crate::insight::diff::Sides;
+use crate::interface;
 use crate::port::VirtioPort;
 
 /// What the boot gave.
@@ -76,7 +78,8 @@ pub fn boot() -> Booted {
                 Ok(cgroups) => system.cgroups = Some(cgroups),
                 Err(fault) => log.problem(Kind::Mount, &fault),
             }
-            log.step("loopback interface", Kind::Mount, mounts::loopback);
+            log.step("loopback interface", Kind::Network, || interface::bring_up("lo"));
+            log.step("network card", Kind::Network, network::set_up);
         }
         Err(fault) => log.problem(Kind::RootFilesystem, &fault),
     }

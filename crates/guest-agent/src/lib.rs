@@ -19,6 +19,7 @@ mod exec;
 mod fault;
 pub mod files;
 mod insight;
+mod interface;
 mod log;
 pub mod machine;
 pub mod port;

@@ -6,6 +6,7 @@
 //! A session that ends while programs are held is another matter: this machine is a copy of one whose session goes on, and
 //! nobody hung up on anything. Its execs are left to themselves, as if they had been detached.
 
+mod ports;
 mod service;
 mod streams;
 
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tonic::Status;
 
+use self::ports::Ports;
 use self::service::Services;
 use self::streams::ExecStreams;
 pub(crate) use self::streams::{Stdio, Wanted};
@@ -59,6 +61,7 @@ pub struct Agent {
 pub(crate) struct Session {
     pub(crate) streams: ExecStreams,
     pub(crate) transfers: Transfers,
+    ports: Ports,
 }
 
 impl Agent {
@@ -172,6 +175,7 @@ async fn serve(session: Arc<Session>, services: Services, mut stream: MuxStream)
         StreamKind::Calls => services.serve(stream).await,
         StreamKind::Stdin | StreamKind::Stdout | StreamKind::Stderr => session.streams.offer(header, stream),
         StreamKind::Data => session.transfers.offer(header.id, stream),
+        StreamKind::Port => session.ports.connect(header.id, stream).await,
         // Not for an agent: dropped, that is reset.
         StreamKind::Supervisor => {}
     }

@@ -1,30 +1,13 @@
 //! The addresses that are the same in every sandbox, so that a saved guest fits any network.
-//!
-//! 192.0.0.0/29 is set aside for the inside of one host (RFC 7335): no network that a host is in has it, so it hides nothing.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The gateway: the guest's router and name server.
-pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
-/// The guest.
-pub const GUEST_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
+pub use cellule_protocol::network::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, MTU, PREFIX_V4, PREFIX_V6};
+
 /// The host's loopback services that were exposed.
 pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 3);
-/// How many bits of an address the guest's network has.
-pub const PREFIX_V4: u8 = 29;
-
-/// The gateway. A network of its own that was drawn once (RFC 4193).
-pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd4e, 0x7c31, 0x5a9d, 0, 0, 0, 0, 1);
-/// The guest.
-pub const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0xfd4e, 0x7c31, 0x5a9d, 0, 0, 0, 0, 2);
 /// The host's loopback services that were exposed.
 pub const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfd4e, 0x7c31, 0x5a9d, 0, 0, 0, 0, 3);
-/// How many bits of an address the guest's network has.
-pub const PREFIX_V6: u8 = 64;
 
 /// The name of those services' address.
 pub const HOST_NAME: &str = "host.cellule.internal";
-
-/// The largest packet on the link, headers of IP included. Nothing is between the two ends of it but memory, so
-/// that packets are large: each costs the guest and the gateway about the same, whatever its size.
-pub const MTU: usize = 65_520;

@@ -14,6 +14,7 @@ mod execs;
 pub mod files;
 mod id;
 mod insight;
+mod port;
 mod spec;
 mod stdio;
 
@@ -35,6 +36,7 @@ pub use self::exec::{Exec, Process, Signaller, exit_status};
 pub use self::execs::ExecInfo;
 pub use self::id::{ExecId, InvalidExecId};
 pub use self::insight::{Differences, LogLines};
+pub use self::port::{PortError, PortStream};
 pub use self::spec::{ExecSpec, Exit, ExitStatus, Rlimit, StagedFile, TerminalSize, Usage};
 pub use self::stdio::{Output, Stdin, Stdio};
 use crate::mux::{READ_SIZE, WRITE_SIZE};

@@ -22,6 +22,8 @@ pub mod call;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod mux;
+pub mod network;
+pub mod pass_through;
 pub mod preface;
 #[cfg(feature = "server")]
 pub mod server;

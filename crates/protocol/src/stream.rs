@@ -27,6 +27,9 @@ pub enum StreamKind {
     Stderr,
     /// What a file, or an archive of files, holds; in the direction of the call that names it.
     Data,
+    /// A connection to a port on the guest's own loopback, whose number is the id; both directions, each with an end of its
+    /// own. The agent's first byte is zero once there is one, or Linux's number of the error that there is none for.
+    Port,
     /// One [call](crate::call) to a sandbox's supervisor, which stands between a client and the agent. An agent does not
     /// serve it.
     Supervisor,
@@ -37,7 +40,7 @@ pub enum StreamKind {
 pub struct StreamHeader {
     /// What it carries.
     pub kind: StreamKind,
-    /// Which exec, attachment or transfer it belongs to; zero for [`StreamKind::Calls`] and [`StreamKind::Supervisor`].
+    /// Which exec, attachment, transfer or port it belongs to; zero for [`StreamKind::Calls`] and [`StreamKind::Supervisor`].
     pub id: u64,
 }
 
@@ -61,6 +64,7 @@ impl StreamHeader {
             StreamKind::Stdout => 2,
             StreamKind::Stderr => 3,
             StreamKind::Data => 4,
+            StreamKind::Port => 5,
             StreamKind::Supervisor => 16,
         };
         bytes[1..].copy_from_slice(&self.id.to_le_bytes());
@@ -79,6 +83,7 @@ impl StreamHeader {
             2 => StreamKind::Stdout,
             3 => StreamKind::Stderr,
             4 => StreamKind::Data,
+            5 => StreamKind::Port,
             16 => StreamKind::Supervisor,
             other => return Err(UnknownStreamKind(other)),
         };
@@ -108,6 +113,7 @@ mod tests {
             StreamKind::Stdout,
             StreamKind::Stderr,
             StreamKind::Data,
+            StreamKind::Port,
             StreamKind::Supervisor,
         ] {
             let header = StreamHeader { kind, id: 0x0102_0304_0506_0708 };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::pass_through::Passable;
+use cellule_protocol::pass_through::Passable;
 
 /// Counts uses; clones count the same.
 #[derive(Debug, Clone)]

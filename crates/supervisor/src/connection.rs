@@ -19,14 +19,16 @@ use crate::activity::{Activity, Watched};
 use crate::greeting;
 use crate::hub::Hub;
 use crate::life::{Gate, Request};
-use crate::pass_through::{Passable, pass_through};
 use crate::save::{SaveOutcome, SaveRequest};
 use crate::service::Service;
 use crate::state::Refusal;
 use crate::status::Status;
+use cellule_protocol::pass_through::pass_through;
 
 /// How long a client may take to say that it is one, or which stream it opens.
 const GREETING: Duration = Duration::from_secs(10);
+/// What is read ahead of a side that writes slowly.
+const AHEAD: usize = 128 << 10;
 
 /// What a connection tells the owner of the state.
 #[derive(Debug)]
@@ -97,18 +99,6 @@ pub(crate) enum Role {
     Guest,
 }
 
-impl Passable for MuxStream {
-    fn is_closed(&self) -> bool {
-        self.is_reset()
-    }
-}
-
-impl Passable for AgentStream {
-    fn is_closed(&self) -> bool {
-        self.is_reset()
-    }
-}
-
 /// Serves a connection until it ends, and says so if it is the owner's.
 pub(crate) async fn serve(mut io: UnixStream, view: View, role: Role) {
     let asks = view.asks.clone();
@@ -152,10 +142,10 @@ async fn pass_to_agent(header: StreamHeader, stream: MuxStream, view: View) {
     // A cut has been passed on by dropping both.
     if header.kind == StreamKind::Calls {
         // The agent's side too: a watcher that hears something uses the sandbox.
-        _ = pass_through(Watched(stream, activity.clone()), Watched(agent, activity)).await;
+        _ = pass_through(Watched(stream, activity.clone()), Watched(agent, activity), AHEAD).await;
     } else {
         let _use = activity.begin();
-        _ = pass_through(stream, agent).await;
+        _ = pass_through(stream, agent, AHEAD).await;
     }
 }
 

@@ -29,8 +29,8 @@ use tokio::task::JoinHandle;
 
 use crate::activity::{Activity, Use};
 use crate::log::LogWriter;
-use crate::pass_through::Passable;
 use crate::spec::MainStdin;
+use cellule_protocol::pass_through::Passable;
 
 /// What is read from the program at a time.
 const CHUNK: usize = 64 << 10;

@@ -33,7 +33,6 @@ mod machine;
 mod main_program;
 mod name;
 mod names;
-mod pass_through;
 mod process;
 mod record;
 mod recorder;

@@ -1,6 +1,7 @@
 //! Starts the machine of a sandbox: from its specification to an agent that answers.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +11,11 @@ use cellule_engine::{
     LaunchError, Machine, MachineConfig, MemorySize, SavedMachine, Start,
 };
 use cellule_protocol::client::{Limits, Session};
+use cellule_protocol::network::{GATEWAY_V4, GUEST_V4, GUEST_V6, Mac};
 use cellule_protocol::v1;
 use rustix::fs::{FlockOperation, flock};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use crate::directory::{LOGS, SAVED};
@@ -53,6 +57,8 @@ pub(crate) struct Started {
     pub(crate) base: Option<File>,
     /// Its scratch disk, if it has one.
     pub(crate) disk: Option<File>,
+    /// The other end of its network card, until somebody has it.
+    pub(crate) network: Option<OwnedFd>,
     /// The main program that it was saved with.
     pub(crate) main: Option<SavedMain>,
 }
@@ -152,8 +158,8 @@ pub(crate) async fn introduce(
         return Err(better_reason(&*running.machine, Failure::call(&error)).await);
     }
     steps.tell("handshake", begun);
-    let Running { machine, session, base, disk } = running;
-    Ok(Started { machine, session, start, base, disk, main })
+    let Running { machine, session, base, disk, network } = running;
+    Ok(Started { machine, session, start, base, disk, network, main })
 }
 
 /// Launches machines for one sandbox.
@@ -176,6 +182,8 @@ pub(crate) struct Running {
     pub(crate) base: Option<File>,
     /// Its scratch disk, if it has one.
     pub(crate) disk: Option<File>,
+    /// The other end of its network card, until somebody has it.
+    pub(crate) network: Option<OwnedFd>,
 }
 
 impl Launcher {
@@ -206,12 +214,13 @@ impl Launcher {
             }
         };
         let begun = Instant::now();
-        let machine = self.launch(None, disk.as_ref()).await?.map_err(|error| Failure::launch(&error))?;
+        let (machine, network) =
+            self.launch(None, disk.as_ref()).await?.map_err(|error| Failure::launch(&error))?;
         self.steps.launched("launch", begun, &*machine);
         let begun = Instant::now();
         let session = session(&*machine, BOOT).await?;
         self.steps.tell("boot", begun);
-        Ok(Running { machine, session, base: None, disk })
+        Ok(Running { machine, session, base: None, disk, network: Some(network) })
     }
 
     /// Lets a machine go on from where one was saved, with a copy of the disk that it had then. The inner error is the saved
@@ -232,26 +241,28 @@ impl Launcher {
         };
         let begun = Instant::now();
         let base = saved.base.try_clone().map_err(|error| no_descriptor(&error))?;
-        let machine = match self.launch(Some(saved), disk.as_ref()).await? {
-            Ok(machine) => machine,
+        let (machine, network) = match self.launch(Some(saved), disk.as_ref()).await? {
+            Ok(launched) => launched,
             Err(error) => return Ok(Err(error)),
         };
         self.steps.launched("restore", begun, &*machine);
         let begun = Instant::now();
         let session = session(&*machine, RESTORED).await?;
         self.steps.tell("agent", begun);
-        Ok(Ok(Running { machine, session, base: Some(base), disk }))
+        Ok(Ok(Running { machine, session, base: Some(base), disk, network: Some(network) }))
     }
 
+    /// Launches a machine, and gives it with the other end of its network card.
     async fn launch(
         &self,
         saved: Option<SavedMachine>,
         disk: Option<&File>,
-    ) -> Result<Result<Arc<dyn Machine>, LaunchError>, Failure> {
+    ) -> Result<Result<(Arc<dyn Machine>, OwnedFd), LaunchError>, Failure> {
         let (spec, dir) = (Arc::clone(&self.spec), self.dir.clone());
         let disk = disk.map(File::try_clone).transpose().map_err(|error| no_descriptor(&error))?;
-        let config = apart(move || config(&spec, &dir, saved, disk)).await?;
-        Ok(self.engine.launch(config).await.map(Arc::from))
+        let (ours, machines) = network().map_err(|error| no_descriptor(&error))?;
+        let config = apart(move || config(&spec, &dir, saved, disk, machines)).await?;
+        Ok(self.engine.launch(config).await.map(|machine| (Arc::from(machine), ours)))
     }
 }
 
@@ -300,11 +311,18 @@ fn no_descriptor(error: &std::io::Error) -> Failure {
     Failure::new(FailureKind::Supervisor, "the supervisor has no descriptor to spare", Some(error))
 }
 
+/// A network between us and a machine's card.
+fn network() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
 fn config(
     spec: &SandboxSpec,
     dir: &Path,
     saved: Option<SavedMachine>,
     disk: Option<File>,
+    network: OwnedFd,
 ) -> Result<MachineConfig, Failure> {
     let invalid = |error: ConfigError| Failure::launch(&LaunchError::Config(error));
     let rootfs = open(&spec.rootfs).map_err(|mut failure| {
@@ -335,6 +353,7 @@ fn config(
         cpus: CpuCount::new(u16::try_from(spec.cpus).unwrap_or(u16::MAX)).map_err(invalid)?,
         memory: MemorySize::from_mib(u32::try_from(spec.memory_mib).unwrap_or(u32::MAX)).map_err(invalid)?,
         disks,
+        network,
         dir: dir.to_path_buf(),
         console_log: Some(ConsoleLog { path: dir.join(LOGS).join(CONSOLE_LOG), limit: CONSOLE_FULL }),
     })
@@ -376,17 +395,30 @@ pub(crate) fn ended(machine: &dyn Machine, reason: &ExitReason) -> Failure {
 
 /// What every guest is told whose sandbox is not known yet: all that a later configuration replaces has its place then.
 pub(crate) fn nobodys() -> v1::Configuration {
-    named("cellule", "0".repeat(32), "00000000-0000-0000-0000-000000000000".to_owned())
+    v1::Configuration {
+        mac: mac("cellule").to_vec(),
+        ..named("cellule", "0".repeat(32), "00000000-0000-0000-0000-000000000000".to_owned())
+    }
+}
+
+/// The hardware address of a sandbox's card. On its own network it meets no other; but programs make names of it that are to
+/// be unlike everybody else's.
+pub(crate) fn mac(id: &str) -> Mac {
+    let mut mac = [0; 6];
+    // One that an administrator gives, and one card's.
+    mac[0] = 0x02;
+    mac[1..].copy_from_slice(&Sha256::digest(id)[..5]);
+    mac
 }
 
 fn named(hostname: &str, machine_id: String, boot_id: String) -> v1::Configuration {
-    let hosts =
-        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    let hosts = format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{GUEST_V4}\t{hostname}\n{GUEST_V6}\t{hostname}\n"
+    );
     v1::Configuration {
         hostname: hostname.to_owned(),
         hosts: hosts.into_bytes(),
-        // There is no network yet, so no server to name; an image's own would only make look-ups slow to fail.
-        resolv_conf: b"# this sandbox has no network\n".to_vec(),
+        resolv_conf: format!("nameserver {GATEWAY_V4}\n").into_bytes(),
         machine_id,
         boot_id,
         ..v1::Configuration::default()
@@ -402,6 +434,7 @@ fn configuration(spec: &SandboxSpec) -> Result<v1::Configuration, Failure> {
     })?;
     let (machine_id, boot_id) = random.split_at(16);
     Ok(v1::Configuration {
+        mac: mac(spec.id.as_str()).to_vec(),
         read_only: spec.read_only,
         tmpfs: spec
             .tmpfs
@@ -435,6 +468,18 @@ fn unsound(answer: &v1::HandshakeResponse) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_card_takes_the_largest_packet_behind_its_header() {
+        assert_eq!(cellule_engine::FRAME_MAX, 14 + cellule_protocol::network::MTU);
+    }
+
+    #[test]
+    fn each_sandbox_has_a_hardware_address_of_its_own_that_is_no_groups() {
+        let first = mac("0123456789ab");
+        assert_eq!((first[0], first), (0x02, mac("0123456789ab")));
+        assert_ne!(first, mac("0123456789ac"));
+    }
 
     #[test]
     fn a_boot_id_is_a_random_uuid_by_its_own_words() {

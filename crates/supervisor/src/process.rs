@@ -243,7 +243,9 @@ impl Supervisor {
     }
 
     fn started(&mut self, started: Started) {
-        let Started { machine, session, start, base, disk, main } = started;
+        let Started { machine, session, start, base, disk, network, main } = started;
+        // Nobody is there yet to take the guest's frames: it finds its network silent.
+        drop(network);
         (self.saves.base, self.saves.disk) = (base, disk);
         self.carried = main;
         self.status.start = Some(start);

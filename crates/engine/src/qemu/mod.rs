@@ -91,7 +91,7 @@ impl Engine for QemuEngine {
     async fn launch(&self, config: MachineConfig) -> Result<Box<dyn Machine>, LaunchError> {
         let program = program::find(self.program.as_deref())?;
         config.check()?;
-        let MachineConfig { start, cpus, memory, disks, dir, console_log } = config;
+        let MachineConfig { start, cpus, memory, disks, network, dir, console_log } = config;
         let (begin, base, restored) = match start {
             Start::Boot(Kernel { kernel, initramfs, cmdline }) => {
                 kernel::check(&kernel)?;
@@ -117,6 +117,7 @@ impl Engine for QemuEngine {
             control: qemus_control.into(),
             console: qemus_console.into(),
             agent: listener.into(),
+            network,
             state: state.qemus().map_err(host("copy a descriptor"))?,
         };
         let written = writable(&disks).map_err(host("copy a descriptor"))?;

@@ -79,6 +79,8 @@ pub(crate) fn config() -> (MachineConfig, TempDir) {
         cpus: CpuCount::ONE,
         memory: MemorySize::from_mib(256).expect("a host with 256 MiB"),
         disks: Vec::new(),
+        // Nobody is there, of whom most tests want nothing.
+        network: crate::network::pair().0,
         dir: dir.path().to_owned(),
         console_log: None,
     };

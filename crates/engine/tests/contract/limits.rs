@@ -93,9 +93,9 @@ pub(crate) async fn a_writable_disk_keeps_what_is_written(engine: &dyn Engine) {
 
 pub(crate) async fn the_guest_has_no_device_that_it_was_not_given(engine: &dyn Engine) {
     let mut guest = Guest::boot(engine).await;
-    // The balloon, the port's device, and the loopback that every kernel has.
+    // The balloon, the port's device, the card, and the loopback that every kernel has.
     let devices = guest.session.ask("devices").await;
-    assert_eq!(devices, "lo virtio0 virtio1");
+    assert_eq!(devices, "eth0 lo virtio0 virtio1 virtio2");
 }
 
 pub(crate) async fn a_paused_guest_stands_still_and_goes_on(engine: &dyn Engine) {

@@ -6,6 +6,7 @@ mod balloon;
 mod death;
 mod guest;
 mod limits;
+mod network;
 mod saved;
 mod streams;
 
@@ -47,6 +48,13 @@ engines! {
         a_paused_guest_stands_still_and_goes_on,
         the_guests_clock_is_true_while_the_host_is_busy,
         the_least_memory_boots,
+    }
+    network: {
+        frames_go_both_ways_and_so_they_do_in_a_copy,
+        the_largest_frames_go_both_ways,
+        frames_that_nobody_takes_stay_whole_across_a_pause,
+        a_guest_without_a_network_goes_on,
+        frames_that_come_while_a_guest_stands_still_reach_it_later,
     }
     saved: {
         a_saved_guest_goes_on_and_so_does_its_copy,

@@ -6,6 +6,7 @@
 use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::ptr::null;
@@ -23,6 +24,7 @@ unsafe extern "C" {
         data: *const c_void,
     ) -> c_int;
     fn reboot(how: c_int) -> c_int;
+    fn ioctl(descriptor: c_int, request: c_ulong, ...) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
     fn poll(descriptors: *mut PollFd, count: c_ulong, milliseconds: c_int) -> c_int;
 }
@@ -41,6 +43,11 @@ const O_NONBLOCK: i32 = 0o4000;
 const FINIT_MODULE: c_long = 313;
 const POWER_OFF: c_int = 0x4321_fedc;
 const RESTART: c_int = 0x0123_4567;
+
+const SET_FLAGS: c_ulong = 0x8914;
+const SET_ADDRESS: c_ulong = 0x8916;
+const SET_MASK: c_ulong = 0x891c;
+const UP: u16 = 0x1;
 
 static TICKS: AtomicU64 = AtomicU64::new(0);
 static KEPT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -191,6 +198,13 @@ fn serve(port: &Port, session: &mut u64) -> io::Result<()> {
                 "{}",
                 disk(rest).and_then(|d| scribble(&d)).map_or_else(|e| e.to_string(), |()| "ok".to_owned())
             )?,
+            "net" => writeln!(
+                to,
+                "{}",
+                network_up().map_or_else(|e| e.to_string(), |mtu| format!("ok {}", mtu.trim_end()))
+            )?,
+            "udp" => writeln!(to, "{}", udp(rest).unwrap_or_else(|e| e.to_string()))?,
+            "spray" => writeln!(to, "{}", spray(rest).map_or_else(|e| e.to_string(), |n| n.to_string()))?,
             "console" => {
                 say(rest);
                 writeln!(to, "ok")?;
@@ -272,6 +286,56 @@ fn scribble(path: &str) -> io::Result<()> {
     let mut disk = OpenOptions::new().write(true).open(path)?;
     disk.write_all(&[0x5a; 4096])?;
     disk.sync_all()
+}
+
+/// Gives the card an address, and tells how large its packets may be.
+fn network_up() -> io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let address = |[a, b, c, d]: [u8; 4]| [2, 0, 0, 0, a, b, c, d];
+    let flags = UP.to_ne_bytes();
+    let requests: [(c_ulong, &[u8]); 3] = [
+        (SET_ADDRESS, &address([192, 0, 0, 2])),
+        (SET_MASK, &address([255, 255, 255, 248])),
+        (SET_FLAGS, &flags),
+    ];
+    for (request, value) in requests {
+        // The name, and what is set.
+        let mut ifreq = [0_u8; 40];
+        ifreq[..4].copy_from_slice(b"eth0");
+        ifreq[16..16 + value.len()].copy_from_slice(value);
+        // SAFETY: the kernel reads no more than what there is.
+        if unsafe { ioctl(socket.as_raw_fd(), request, ifreq.as_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    fs::read_to_string("/sys/class/net/eth0/mtu")
+}
+
+/// Sends a datagram of this size to the gateway, and gives the checksum of the answer.
+fn udp(size: &str) -> io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let bytes: Vec<u8> = (0..size.parse().unwrap_or(0_usize)).map(|n| (n % 251).to_le_bytes()[0]).collect();
+    socket.send_to(&bytes, (Ipv4Addr::new(192, 0, 0, 1), 9))?;
+    let mut answer = vec![0; 1 << 16];
+    let got = socket.recv(&mut answer)?;
+    Ok(checksum(&answer[..got]))
+}
+
+/// Sends datagrams of many sizes to the gateway, as many as are asked for and as its card takes, and tells how many.
+fn spray(count: &str) -> io::Result<u32> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_nonblocking(true)?;
+    let mut sent = 0;
+    for n in 0..count.parse().unwrap_or(0) {
+        let bytes = vec![0x5a; 1 + n * 7919 % 60_000];
+        match socket.send_to(&bytes, (Ipv4Addr::new(192, 0, 0, 1), 9)) {
+            Ok(_) => sent += 1,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
 }
 
 fn say(line: &str) {

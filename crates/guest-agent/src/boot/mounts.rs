@@ -2,7 +2,6 @@
 
 use std::ffi::CStr;
 use std::fs::{self, Permissions};
-use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -92,28 +91,6 @@ fn tmp_and_run() -> Result<(), Fault> {
         fs::set_permissions("/tmp", Permissions::from_mode(0o1777)).context("open /tmp to all")?;
     }
     Ok(())
-}
-
-/// Brings `lo` up.
-pub(super) fn loopback() -> Result<(), Fault> {
-    use std::os::fd::AsRawFd;
-    let socket = rustix::net::socket_with(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        rustix::net::SocketFlags::CLOEXEC,
-        None,
-    )
-    .context("open a socket")?;
-    // SAFETY: zeroes are a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
-    }
-    let flags = libc::IFF_UP | libc::IFF_RUNNING;
-    request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap_or_default();
-    // SAFETY: the request is one that SIOCSIFFLAGS reads, with a terminated name, and it outlives the call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()).context("bring lo up") }
 }
 
 fn on(target: &str, kind: &str, flags: MountFlags, options: &CStr) -> Result<(), Fault> {

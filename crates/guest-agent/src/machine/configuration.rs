@@ -11,11 +11,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use cellule_protocol::network::{INTERFACE, Mac};
 use cellule_protocol::v1::{Configuration, Tmpfs};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_remount, move_mount, open_tree};
 
 use crate::fault::{Context, Fault};
+use crate::interface;
 
 /// What earlier sessions applied.
 #[derive(Debug, Default)]
@@ -44,6 +46,12 @@ pub(super) fn apply(
             rustix::system::sethostname(hostname)
                 .context(format_args!("set the host name {:?}", wanted.hostname)),
         );
+    }
+    if let Ok(mac) = Mac::try_from(wanted.mac.as_slice()) {
+        // Each further time is another copy's.
+        note(interface::set_mac(INTERFACE, mac));
+    } else if !wanted.mac.is_empty() {
+        note(Err(Fault::new(format!("a hardware address has six bytes and not {}", wanted.mac.len()))));
     }
     // Without a root filesystem there is nothing to put files into, and the boot has said so.
     let Some(files) = files else { return };

@@ -50,7 +50,7 @@ impl ExecStreams {
             StreamKind::Stdin => Slot::Stdin,
             StreamKind::Stdout => Slot::Stdout,
             StreamKind::Stderr => Slot::Stderr,
-            StreamKind::Calls | StreamKind::Data | StreamKind::Supervisor => return,
+            StreamKind::Calls | StreamKind::Data | StreamKind::Port | StreamKind::Supervisor => return,
         };
         let mut waiting = self.lock();
         waiting.retain(|_, (_, since)| since.elapsed() < MEET_WITHIN);

@@ -27,6 +27,7 @@
 //! | an exit that says nothing is success | in the protocol's client `an_exit_that_says_nothing_is_no_success`; `session::an_agent_that_vanishes_leaves_no_exit_code` |
 //! | writes to a closed input are dropped in silence | `detached::a_program_without_input_breaks_the_pipe_of_whoever_writes`, `exec::a_write_to_an_input_that_the_program_closed_fails` |
 //! | a program that succeeds at its deadline is called timed out | `exec::an_exit_at_the_deadline_is_either_success_or_a_timeout` |
+//! | a connection loses its end, or a cut looks like one | `ports::each_direction_ends_by_itself`, `ports::a_cut_is_a_cut_on_either_side` |
 //! | a terminal that is hung up keeps the agent busy for ever | `terminal::a_terminal_that_is_left_and_taken_again_keeps_the_agent_from_nothing` |
 
 #![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for other code")]
@@ -40,6 +41,7 @@ mod files_transfer;
 mod files_watch;
 mod hostile;
 mod insight;
+mod ports;
 mod session;
 mod support;
 mod terminal;

@@ -86,6 +86,9 @@ pub struct Configuration {
     /// What /proc/sys/kernel/random/boot_id says from now on, a UUID. Empty leaves the kernel's.
     #[prost(string, tag = "7")]
     pub boot_id: ::prost::alloc::string::String,
+    /// The hardware address of the network card, six bytes. Empty leaves it as it is.
+    #[prost(bytes = "vec", tag = "8")]
+    pub mac: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Tmpfs {
@@ -149,6 +152,8 @@ pub mod problem {
         Configuration = 4,
         /// The clock or the random number generator was not set.
         Identity = 5,
+        /// The network card, or its addresses.
+        Network = 6,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -163,6 +168,7 @@ pub mod problem {
                 Self::Mount => "MOUNT",
                 Self::Configuration => "CONFIGURATION",
                 Self::Identity => "IDENTITY",
+                Self::Network => "NETWORK",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -174,6 +180,7 @@ pub mod problem {
                 "MOUNT" => Some(Self::Mount),
                 "CONFIGURATION" => Some(Self::Configuration),
                 "IDENTITY" => Some(Self::Identity),
+                "NETWORK" => Some(Self::Network),
                 _ => None,
             }
         }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{CHUNK, Piece, Present, Sink, Stage};
-use crate::pass_through::Passable;
+use cellule_protocol::pass_through::Passable;
 
 /// Tells whoever waits for this client that it is gone.
 struct Leaving(Arc<Semaphore>);

@@ -12,22 +12,21 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is read ahead of a side that writes slowly.
-const BUFFER: usize = 128 << 10;
+use crate::mux::MuxStream;
 
 /// A stream that knows how it ended.
-pub(crate) trait Passable: AsyncRead + AsyncWrite + Unpin {
+pub trait Passable: AsyncRead + AsyncWrite + Unpin {
     /// Whether it is closed in both directions: by a reset or the end of its session, or because both sides have
     /// closed theirs.
     fn is_closed(&self) -> bool;
 }
 
-/// Copies until both sides are done.
+/// Copies until both sides are done, with at most so many bytes read ahead in either direction.
 ///
 /// # Errors
 /// One of them was cut before. The caller must drop both.
-pub(crate) async fn pass_through(mut a: impl Passable, mut b: impl Passable) -> io::Result<()> {
-    let (mut forth, mut back) = (Direction::new(), Direction::new());
+pub async fn pass_through(mut a: impl Passable, mut b: impl Passable, ahead: usize) -> io::Result<()> {
+    let (mut forth, mut back) = (Direction::new(ahead), Direction::new(ahead));
     std::future::poll_fn(move |cx| {
         // Both are polled each time: one that waits must not keep the other from moving.
         let forth_now = forth.poll(cx, &mut a, &mut b, back.done)?;
@@ -35,6 +34,19 @@ pub(crate) async fn pass_through(mut a: impl Passable, mut b: impl Passable) -> 
         if forth_now.is_ready() && back_now.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await
+}
+
+impl Passable for MuxStream {
+    fn is_closed(&self) -> bool {
+        self.is_reset()
+    }
+}
+
+#[cfg(feature = "client")]
+impl Passable for crate::client::HostStream {
+    fn is_closed(&self) -> bool {
+        self.is_reset()
+    }
 }
 
 struct Direction {
@@ -46,8 +58,8 @@ struct Direction {
 }
 
 impl Direction {
-    fn new() -> Self {
-        Self { buffer: vec![0; BUFFER].into(), begin: 0, end: 0, ended: false, done: false }
+    fn new(ahead: usize) -> Self {
+        Self { buffer: vec![0; ahead].into(), begin: 0, end: 0, ended: false, done: false }
     }
 
     /// Moves what can be moved. `from_is_shut` says whether we have closed our writing to `from`, after which a stream
@@ -147,7 +159,7 @@ mod tests {
         runtime().block_on(async {
             let (mut left, a) = duplex(64);
             let (b, mut right) = duplex(64);
-            let copied = tokio::spawn(pass_through(End(a, false), End(b, false)));
+            let copied = tokio::spawn(pass_through(End(a, false), End(b, false), 64 << 10));
             left.write_all(b"question").await.unwrap();
             left.shutdown().await.unwrap();
             let mut text = String::new();
@@ -167,7 +179,7 @@ mod tests {
         runtime().block_on(async {
             let (left, a) = duplex(64);
             let (b, mut right) = duplex(64);
-            let copied = tokio::spawn(pass_through(End(a, true), End(b, false)));
+            let copied = tokio::spawn(pass_through(End(a, true), End(b, false), 64 << 10));
             drop(left);
             let error = tokio::time::timeout(HANG, copied).await.unwrap().unwrap().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -180,7 +192,7 @@ mod tests {
         runtime().block_on(async {
             let (mut left, a) = duplex(64);
             let (b, mut right) = duplex(64);
-            let _copied = tokio::spawn(pass_through(End(a, false), End(b, false)));
+            let _copied = tokio::spawn(pass_through(End(a, false), End(b, false), 64 << 10));
             // Far more than buffers hold, and nobody reads it.
             let flood = tokio::spawn(async move {
                 _ = left.write_all(&vec![0; 1 << 20]).await;
