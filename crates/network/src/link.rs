@@ -1,17 +1,17 @@
-//! Owns the link to the guest: a stream socket with Ethernet frames, each behind its length of 4 bytes, big-endian, as QEMU's
-//! `-netdev stream` has them.
+//! Owns the link to the guest: a socket that carries Ethernet frames, one with each message.
 //!
-//! What goes to the guest is gathered in an [`Outbox`] and written in batches. It has a bound: whoever has data that can wait asks for
-//! room first, and the rest is dropped as any network drops it.
+//! What goes to the guest is gathered in an [`Outbox`]. It has a bound: whoever has data that can wait asks for room first, and the rest
+//! is dropped as any network drops it.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix;
 
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-/// The bytes before a frame.
-const PREFIX: usize = 4;
 /// The header of a frame: two addresses and the type of what follows.
 pub(crate) const HEADER: usize = 14;
 /// The longest frame that IP can fill.
@@ -20,8 +20,8 @@ pub(crate) const FRAME_MAX: usize = HEADER + 65_535;
 const ROOM: usize = 1 << 20;
 /// How much may wait at all.
 const FULL: usize = ROOM + (512 << 10);
-/// How much is read at a time: a few of the largest frames.
-const BATCH: usize = 4 * FRAME_MAX;
+/// How many frames are read before others have their turn.
+const TURN: usize = 64;
 /// What is kept of a buffer that nothing waits in.
 const KEPT: usize = 64 << 10;
 
@@ -71,6 +71,8 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 struct Waiting {
     bytes: Vec<u8>,
+    /// How long the frames are that are not written, one after the other from `written` on.
+    frames: VecDeque<usize>,
     written: usize,
     /// Where the guest is.
     guest: Mac,
@@ -79,7 +81,7 @@ struct Waiting {
 
 impl Outbox {
     pub(crate) fn new(guest: Mac) -> Self {
-        let waiting = Waiting { bytes: Vec::new(), written: 0, guest, dropped: 0 };
+        let waiting = Waiting { bytes: Vec::new(), frames: VecDeque::new(), written: 0, guest, dropped: 0 };
         Self { waiting: RefCell::new(waiting), filled: Notify::new(), drained: Notify::new() }
     }
 
@@ -116,9 +118,8 @@ impl Outbox {
             return Err(fill);
         }
         let guest = waiting.guest;
-        let prefix = u32::try_from(HEADER + length).unwrap_or(u32::MAX).to_be_bytes();
+        waiting.frames.push_back(HEADER + length);
         let bytes = &mut waiting.bytes;
-        bytes.extend_from_slice(&prefix);
         bytes.extend_from_slice(&guest);
         bytes.extend_from_slice(&GATEWAY_MAC);
         let kind = bytes.len();
@@ -149,20 +150,13 @@ impl Outbox {
     pub(crate) async fn write_to(&self, link: &UnixStream) -> io::Result<()> {
         loop {
             let filled = self.filled.notified();
-            if self.waiting.borrow().len() == 0 {
-                filled.await;
-                continue;
-            }
-            link.writable().await?;
-            let mut waiting = self.waiting.borrow_mut();
-            match link.try_write(&waiting.bytes[waiting.written..]) {
-                Ok(count) => waiting.wrote(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            let written = self.waiting.borrow_mut().write(link);
+            match written {
+                Ok(true) => filled.await,
+                Ok(false) => link.writable().await?,
                 Err(error) => return Err(error),
             }
-            let room = waiting.len() < ROOM;
-            drop(waiting);
-            if room {
+            if self.has_room() {
                 self.drained.notify_waiters();
             }
         }
@@ -174,83 +168,79 @@ impl Waiting {
         self.bytes.len() - self.written
     }
 
-    fn wrote(&mut self, count: usize) {
-        self.written += count;
-        if self.written == self.bytes.len() {
-            self.bytes.clear();
-            self.bytes.shrink_to(KEPT);
-            self.written = 0;
-        } else if self.written > ROOM {
-            self.bytes.drain(..self.written);
-            self.written = 0;
+    /// Writes frames; `false` if the link takes no more of them now.
+    fn write(&mut self, link: &UnixStream) -> io::Result<bool> {
+        while let Some(length) = self.frames.front() {
+            match link.try_write(&self.bytes[self.written..self.written + length]) {
+                // All or nothing: it is a message.
+                Ok(_) => {
+                    self.written += length;
+                    self.frames.pop_front();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.written > ROOM {
+                        self.bytes.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
         }
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
+        self.written = 0;
+        Ok(true)
     }
+}
+
+/// Makes a link of a connected socket with messages (`SOCK_SEQPACKET`).
+pub(crate) fn open(socket: OwnedFd) -> io::Result<UnixStream> {
+    // For reading and writing, one Unix socket is like the other; only that each of them is a message.
+    let socket = unix::net::UnixStream::from(socket);
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
 }
 
 /// Reads frames and gives each to `take`, until the guest's side is gone.
 pub(crate) async fn read_from(link: &UnixStream, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = Vec::new();
-    let mut filled = 0;
     loop {
-        buffer.resize(BATCH, 0);
-        match link.try_read(&mut buffer[filled..]) {
-            Ok(0) => return Ok(()),
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // Nothing is kept for a guest that is silent.
-                if filled == 0 {
+        link.readable().await?;
+        buffer.resize(FRAME_MAX, 0);
+        for _ in 0..TURN {
+            match link.try_read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => take(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Nothing is kept for a guest that is silent.
                     buffer = Vec::new();
+                    break;
                 }
-                link.readable().await?;
-                continue;
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
-        let mut rest = &buffer[..filled];
-        while let Some((frame, after)) = next_frame(rest)? {
-            take(frame);
-            rest = after;
-        }
-        let (left, begin) = (rest.len(), filled - rest.len());
-        buffer.copy_within(begin..filled, 0);
-        filled = left;
         // Whoever sends without an end lets others have their turn.
         tokio::task::yield_now().await;
     }
 }
 
-/// The first whole frame of `bytes`, and what follows it.
-fn next_frame(bytes: &[u8]) -> io::Result<Option<(&[u8], &[u8])>> {
-    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else { return Ok(None) };
-    let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
-    if length > FRAME_MAX {
-        let what = format!("a frame of {length} bytes");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    }
-    Ok(rest.split_at_checked(length))
+/// A link and its other end.
+#[cfg(test)]
+pub(crate) fn pair() -> (UnixStream, UnixStream) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.unwrap();
+    (open(ours).unwrap(), open(theirs).unwrap())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_frame_is_found_only_when_it_is_whole() {
-        let bytes = [0, 0, 0, 2, b'a', b'b', 0, 0];
-        assert_eq!(next_frame(&bytes[..5]).unwrap(), None);
-        assert_eq!(next_frame(&bytes).unwrap(), Some((&b"ab"[..], &bytes[6..])));
-        assert_eq!(next_frame(&bytes[..3]).unwrap(), None);
-    }
-
-    #[test]
-    fn a_length_that_no_frame_has_ends_the_link() {
-        let error = next_frame(&[0xff; 4]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    }
-
     #[tokio::test]
     async fn what_waits_is_written_in_order_and_what_exceeds_the_bound_is_dropped() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, theirs) = pair();
         let outbox = Outbox::new([1; 6]);
         let mut sent = 0;
         while outbox.push(None, 65_000, |payload| payload.fill(0x45)).is_ok() {

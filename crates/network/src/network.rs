@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::thread;
 
@@ -86,18 +86,20 @@ pub struct Network {
 }
 
 impl Network {
-    /// Starts a network for the guest whose frames `link` carries.
+    /// Starts a network for the guest whose Ethernet frames `link` carries: a connected socket with messages (`SOCK_SEQPACKET`), one frame
+    /// with each.
     ///
     /// # Errors
     /// [`NetworkError::Start`].
-    pub fn start(link: UnixStream, config: Config) -> Result<Self, NetworkError> {
+    pub fn start(link: OwnedFd, config: Config) -> Result<Self, NetworkError> {
         let (jobs, asked) = mpsc::unbounded_channel();
         let (started, start) = std::sync::mpsc::sync_channel(1);
         let run = move || {
-            let runtime = match prepare(&link) {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(started.send(Err(error))),
-            };
+            let runtime =
+                match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
             _ = started.send(Ok(()));
             LocalSet::new().block_on(&runtime, run(link, config, asked));
         };
@@ -185,13 +187,8 @@ impl Network {
     }
 }
 
-fn prepare(link: &UnixStream) -> io::Result<tokio::runtime::Runtime> {
-    link.set_nonblocking(true)?;
-    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()
-}
-
-async fn run(link: UnixStream, config: Config, mut asked: mpsc::UnboundedReceiver<Job>) {
-    let Ok(link) = tokio::net::UnixStream::from_std(link) else { return };
+async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<Job>) {
+    let Ok(link) = link::open(link) else { return };
     let Config { policy, servers, exposed, limits, mac, sink } = config;
     let mut seed = [0; 8];
     if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {

@@ -13,7 +13,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::UnixStream;
 use tokio::task::LocalSet;
 
 use self::guest::Guest;
@@ -79,7 +78,7 @@ fn scene<F: Future<Output = ()>>(setting: Setting, test: impl FnOnce(Scene) -> F
         Box::new(move |record| records.lock().unwrap().push(record))
     };
     LocalSet::new().block_on(&runtime, async {
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, theirs) = link::pair();
         let dns = Dns::new(Servers::Given { servers: setting.servers, search: Vec::new() });
         let policy = setting.policy.unwrap_or_else(public);
         let mut gateway = Gateway::new(Outbox::new(guest::MAC), policy, dns, setting.limits, sink, 7);

@@ -26,8 +26,6 @@ pub(super) struct Guest {
     interface: Interface,
     sockets: SocketSet<'static>,
     card: Card,
-    /// Part of a frame.
-    partial: Vec<u8>,
     /// IP packets that came and are no TCP of the stack's, kept for tests that look at them.
     pub(super) seen: Vec<Vec<u8>>,
 }
@@ -35,7 +33,7 @@ pub(super) struct Guest {
 #[derive(Default)]
 struct Card {
     arrived: VecDeque<Vec<u8>>,
-    leaving: Vec<u8>,
+    leaving: VecDeque<Vec<u8>>,
 }
 
 impl Guest {
@@ -51,7 +49,7 @@ impl Guest {
         interface.routes_mut().add_default_ipv4_route(GATEWAY_V4).unwrap();
         interface.routes_mut().add_default_ipv6_route(GATEWAY_V6).unwrap();
         let sockets = SocketSet::new(Vec::new());
-        Self { link, interface, sockets, card, partial: Vec::new(), seen: Vec::new() }
+        Self { link, interface, sockets, card, seen: Vec::new() }
     }
 
     /// Lets everything go on for a moment.
@@ -61,28 +59,19 @@ impl Guest {
     }
 
     fn turn(&mut self) {
-        let mut buffer = vec![0; 256 << 10];
-        while let Ok(count) = self.link.try_read(&mut buffer) {
-            if count == 0 {
-                break;
-            }
-            self.partial.extend_from_slice(&buffer[..count]);
-        }
-        while let Some(prefix) = self.partial.first_chunk::<4>() {
-            let length = u32::from_be_bytes(*prefix) as usize;
-            let Some(frame) = self.partial.get(4..4 + length) else { break };
-            let frame = frame.to_vec();
-            self.partial.drain(..4 + length);
+        let mut buffer = vec![0; MTU + 100];
+        while let Ok(count @ 1..) = self.link.try_read(&mut buffer) {
+            let frame = buffer[..count].to_vec();
             assert!(frame.len() <= MTU + 14, "{} bytes", frame.len());
             self.keep(&frame);
             self.card.arrived.push_back(frame);
         }
         self.interface.poll(Instant::now(), &mut self.card, &mut self.sockets);
-        while !self.card.leaving.is_empty() {
-            match self.link.try_write(&self.card.leaving) {
-                Ok(count) => drop(self.card.leaving.drain(..count)),
-                Err(_) => break,
+        while let Some(frame) = self.card.leaving.front() {
+            if self.link.try_write(frame).is_err() {
+                break;
             }
+            self.card.leaving.pop_front();
         }
     }
 
@@ -227,8 +216,7 @@ fn to_port(packet: &[u8]) -> Option<(u16, SocketAddr, Vec<u8>)> {
 
 impl Card {
     fn push(&mut self, frame: &[u8]) {
-        self.leaving.extend_from_slice(&u32::try_from(frame.len()).unwrap().to_be_bytes());
-        self.leaving.extend_from_slice(frame);
+        self.leaving.push_back(frame.to_vec());
     }
 }
 
@@ -242,7 +230,7 @@ impl Device for Card {
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Leaves<'_>> {
-        (self.leaving.len() < 1 << 20).then_some(Leaves(self))
+        (self.leaving.len() < 64).then_some(Leaves(self))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
