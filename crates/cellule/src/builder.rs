@@ -7,6 +7,7 @@
 //! ```
 
 mod main_program;
+mod network;
 mod prepared;
 mod spec;
 
@@ -75,6 +76,7 @@ pub struct Builder {
     cold: bool,
     template_cache: u64,
     warm_up: WarmUp,
+    network: network::Wish,
     pull: Policy,
     options: Options,
     progress: ProgressSink,
@@ -122,6 +124,7 @@ impl Builder {
             cold: false,
             template_cache: Self::DEFAULT_TEMPLATE_CACHE,
             warm_up: WarmUp::default(),
+            network: network::Wish::default(),
             pull: Policy::Missing,
             options: Options::default(),
             progress: Arc::new(|_| ()),

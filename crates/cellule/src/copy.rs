@@ -8,7 +8,12 @@ use crate::{Error, Host, Sandbox};
 
 /// What another sandbox is made of that goes on from where this one was saved. `of` is what people call that.
 pub(crate) fn spec_of_copy(saved: &SandboxSpec, of: String) -> Result<SandboxSpec, Error> {
-    Ok(SandboxSpec { saved: Some(of), templates: None, ..with_id(saved, new_id()?) })
+    let mut spec = SandboxSpec { saved: Some(of), templates: None, ..with_id(saved, new_id()?) };
+    // The ports of the host are the first one's.
+    for forward in &mut spec.network.ports {
+        forward.host.set_port(0);
+    }
+    Ok(spec)
 }
 
 /// The same for a sandbox of its own: what tells one from others is new, and its time begins now.
@@ -67,6 +72,11 @@ mod tests {
             "kernel": "/k", "initramfs": "/i", "rootfs": "/r", "rootfs_digest": "sha256:2", "hostname": "h",
             "read_only": false, "tmpfs": [], "env": [], "working_dir": "/", "user": "", "main": null,
             "stop_signal": null, "auto_remove": false, "expires_ns": null, "idle": null, "labels": {},
+            "network": {
+                "policy": { "base": "public", "rules": [] }, "ports": [{ "host": "127.0.0.1:80", "guest": 80, "protocol": "tcp" }],
+                "exposed": {}, "name_servers": [], "search": [], "hosts_file": false, "bandwidth": null,
+                "connection_rate": null,
+            },
             "templates": null, "saved": null,
         })
     }
@@ -84,6 +94,7 @@ mod tests {
         assert_eq!(copy.expires_ns, Some(copy.created_ns + 1000));
         assert!(copy.created_ns > first.created_ns);
         assert_eq!(copy.rootfs_digest, first.rootfs_digest);
+        assert_eq!(copy.network.ports[0].host.to_string(), "127.0.0.1:0");
 
         first.hostname = "mine".to_owned();
         first.expires_ns = None;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use cellule_engine::{ConfigError, EngineProblem, Mismatch};
+use cellule_network::policy::PolicyError;
 use cellule_protocol::client::files::FileError;
 use cellule_protocol::client::{AttachError, CallError, ExecError, Lost, PortError, StartFailure};
 use cellule_supervisor::{
@@ -116,6 +117,9 @@ pub enum Error {
     /// There is no connection to a port of the guest's.
     #[error(transparent)]
     Port(PortError),
+    /// Rules that make no policy.
+    #[error("the network's rules cannot be")]
+    Policy(#[source] PolicyError),
     /// No machine of a pool was ready in time.
     #[error("no machine of the pool was ready within {} s", within.as_secs_f64())]
     PoolEmpty {

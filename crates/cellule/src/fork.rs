@@ -66,9 +66,11 @@ impl Sandbox {
     pub async fn fork_as(&mut self, names: &[Option<SandboxName>]) -> Result<Forked, Error> {
         let host = self.host().clone();
         let parent = self.name().unwrap_or(self.id()).to_owned();
+        // As it is now: others may have changed what it may reach.
+        let current = host.find(self.id())?.spec;
         let mut copies = Vec::with_capacity(names.len());
         for name in names {
-            let spec = spec_of_copy(self.spec(), format!("a fork of {parent}"))?;
+            let spec = spec_of_copy(&current, format!("a fork of {parent}"))?;
             copies.push(Unstarted::make(&host, spec, name.clone())?);
         }
         let Some(first) = copies.first() else {

@@ -41,6 +41,7 @@ mod get;
 mod host;
 mod inspect;
 mod logs;
+pub mod network;
 mod pool;
 mod process;
 mod sandbox;
@@ -74,8 +75,8 @@ pub use fork::Forked;
 pub use get::base as add_base_image;
 pub use host::Host;
 pub use inspect::{
-    Inspect, InspectExec, InspectIdle, InspectImage, InspectJail, InspectMain, InspectMount, InspectNetwork,
-    InspectPhase, InspectResources, InspectStart,
+    Inspect, InspectExec, InspectExposed, InspectIdle, InspectImage, InspectJail, InspectMain, InspectMount,
+    InspectNetwork, InspectPhase, InspectPort, InspectResources, InspectStart,
 };
 pub use logs::{LogOptions, LogSource, Logs};
 pub use pool::{Pool, PoolOptions, PoolStats, claim_in};

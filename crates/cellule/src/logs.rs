@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cellule_supervisor::{AGENT_LOG, Entry, LOGS, LogReader, LogRecord, LogStart, MAIN_LOG};
+use cellule_supervisor::{AGENT_LOG, Entry, LOGS, LogReader, LogRecord, LogStart, MAIN_LOG, NETWORK_LOG};
 
 use crate::{Error, Host};
 
@@ -14,6 +14,8 @@ pub enum LogSource {
     Main,
     /// What the agent in its guest had to say.
     Agent,
+    /// What became of its connections: each line is a [`Record`](crate::network::Record) as JSON.
+    Network,
 }
 
 /// What of a log is read.
@@ -49,6 +51,7 @@ impl Host {
         let file = match options.source {
             LogSource::Main => MAIN_LOG,
             LogSource::Agent => AGENT_LOG,
+            LogSource::Network => NETWORK_LOG,
         };
         let path: PathBuf = entry.path.join(LOGS).join(file);
         let start = options.tail.map_or(LogStart::Oldest, LogStart::Last);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use cellule_engine::EngineChoice;
 use cellule_image::{Error as ImageError, Options};
+use cellule_network::policy::{Action, Base, Policy, Rule, Target};
 use cellule_snapshot::{Durability, Extent, SavedFiles, SnapshotDraft, SnapshotName};
-use cellule_supervisor::{SandboxName, SandboxSpec, SaveOutcome, SaveRequest, SavedSandbox};
+use cellule_supervisor::{NetworkSpec, SandboxName, SandboxSpec, SaveOutcome, SaveRequest, SavedSandbox};
 
 use crate::copy::{Unstarted, spec_of_copy};
 use crate::{Error, Host, Sandbox, get};
@@ -84,6 +85,23 @@ fn publish(
         }
         None => draft.publish_numbered(stem)?,
     })
+}
+
+/// A snapshot's network as far as it reaches nothing that only this host can: a snapshot may come from anywhere, and opens
+/// neither this host nor its networks.
+fn within_reach(network: &NetworkSpec) -> NetworkSpec {
+    let opens_networks =
+        |rule: &&Rule| rule.action() == Action::Deny || !matches!(rule.target(), Target::Network(_));
+    let rules = network.policy.rules().iter().filter(opens_networks).cloned().collect();
+    let base = network.policy.base().min(Base::Public);
+    NetworkSpec {
+        // No more rules than before, which were not too many.
+        policy: Policy::new(Some(base), rules).unwrap_or_default(),
+        ports: network.ports.clone(),
+        bandwidth: network.bandwidth,
+        connection_rate: network.connection_rate,
+        ..NetworkSpec::default()
+    }
 }
 
 impl Host {
@@ -174,7 +192,9 @@ impl Host {
         if image.rootfs.digest.to_string() != spec.rootfs_digest {
             return Err(missing());
         }
+        let network = within_reach(&spec.network);
         let spec = SandboxSpec {
+            network,
             engine_program: self.qemu().map(std::path::PathBuf::from),
             kernel: bundle.kernel_path.clone(),
             initramfs: bundle.initramfs_path.clone(),

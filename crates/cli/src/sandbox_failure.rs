@@ -67,7 +67,8 @@ pub(crate) fn sandbox(failed: &cellule_supervisor::Failure) -> Failure {
         | FailureKind::GuestEnded
         | FailureKind::EngineDied
         | FailureKind::GuestUnsound
-        | FailureKind::Supervisor => failure,
+        | FailureKind::Supervisor
+        | FailureKind::Network => failure,
     }
 }
 

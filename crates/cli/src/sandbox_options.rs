@@ -11,6 +11,7 @@ use cellule::{
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::network_options::NetworkOptions;
 use crate::pool::PoolDocument;
 use crate::report::Report;
 use crate::store::GetOptions;
@@ -117,6 +118,8 @@ pub(crate) struct SandboxOptions {
     /// When to ask the registry: always, missing or never
     #[arg(long, default_value = "missing", value_name = "WHEN", value_parser = parse_policy)]
     pull: Policy,
+    #[command(flatten)]
+    pub(crate) network: NetworkOptions,
     #[command(flatten)]
     get: GetOptions,
     /// Say nothing of our own unless something fails
@@ -242,6 +245,7 @@ impl SandboxOptions {
             };
             builder = builder.idle_timeout(after, action);
         }
+        builder = self.network.apply(builder);
         builder = self.warmup.iter().fold(builder, Builder::warm_up);
         builder = self.warmup_detach.iter().fold(builder, Builder::warm_up_detached);
         builder = self.ready_port.iter().fold(builder, |builder, port| builder.ready_port(*port));

@@ -211,6 +211,7 @@ async fn serve(
     open: Rc<Open>,
     forward: Forward,
 ) {
+    let _visit = gateway.visit();
     let account = Account {
         direction: Direction::In,
         reason: format!("port {} leads to the guest's {}", forward.host, forward.guest),

@@ -31,6 +31,7 @@ use crate::record::{Direction, Outcome, Record, Sink};
 use crate::reply::{self, Unreachable};
 use crate::tcp::Connections;
 use crate::udp::Exchanges;
+use crate::visit::{Visit, Visits};
 use crate::{Figures, Limits, tcp, udp};
 
 /// One guest's network.
@@ -48,6 +49,7 @@ pub(crate) struct Gateway {
     pub(crate) forwards: Forwards,
     pub(crate) limits: Limits,
     pub(crate) rates: Rates,
+    pub(crate) visits: RefCell<Option<Visits>>,
     sink: Sink,
     dropped: Cell<u64>,
     seed: Cell<u64>,
@@ -130,6 +132,7 @@ impl Gateway {
             forwards: Forwards::default(),
             rates: Rates::new(&limits),
             limits,
+            visits: RefCell::new(None),
             sink,
             dropped: Cell::new(0),
             seed: Cell::new(seed),
@@ -200,6 +203,11 @@ impl Gateway {
         if decision.allowed { Ok(()) } else { Err(decision.reason.explain(&policy).to_string()) }
     }
 
+    /// Tells that somebody came in, until the result is dropped.
+    pub(crate) fn visit(&self) -> Option<Visit> {
+        self.visits.borrow().as_ref().map(|visits| visits())
+    }
+
     /// What there is at present.
     pub(crate) fn figures(&self) -> Figures {
         Figures {
@@ -254,7 +262,7 @@ impl Account {
     }
 }
 
-fn destination(to: SocketAddr, protocol: Protocol, names: &[Name]) -> Destination<'_> {
+pub(crate) fn destination(to: SocketAddr, protocol: Protocol, names: &[Name]) -> Destination<'_> {
     let (address, port) = (to.ip(), to.port());
     let embedded = embedded_v4(address).map(IpAddr::from);
     let is_hosts_own = outside::is_own(address) || embedded.is_some_and(outside::is_own);

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod check;
 pub mod dns;
 mod echo;
 mod forward;
@@ -26,14 +27,17 @@ mod reply;
 mod stack;
 mod tcp;
 mod udp;
+mod visit;
 
 pub use address::{
     GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, HOST_NAME, HOST_V4, HOST_V6, MTU, PREFIX_V4, PREFIX_V6,
 };
+pub use check::{Answer, Whom};
 pub use forward::{Forward, ForwardError, ForwardStatus};
 pub use limits::Limits;
-pub use network::{Answer, Config, Figures, Network, NetworkError};
+pub use network::{Config, Figures, Network, NetworkError};
 pub use record::{Direction, Outcome, Record, Sink};
+pub use visit::{Visit, Visits};
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use crate::check::{self, Answer, Whom};
 use crate::dns::{Dns, Servers};
 use crate::forward::{self, Forward, ForwardError, ForwardStatus};
 use crate::gateway::Gateway;
@@ -20,6 +21,7 @@ use crate::policy::{Policy, Protocol};
 use crate::record::Sink;
 use crate::tcp::Connections;
 use crate::udp::Exchanges;
+use crate::visit::Visits;
 
 /// How a network begins.
 pub struct Config {
@@ -27,6 +29,8 @@ pub struct Config {
     pub policy: Policy,
     /// Who is asked for names.
     pub servers: Servers,
+    /// Whether names in the host's file of hosts are answered from there.
+    pub hosts_file: bool,
     /// Ports of the address that stands for the host, and which port of the host's loopback each is.
     pub exposed: HashMap<u16, u16>,
     /// What the guest may take.
@@ -55,15 +59,6 @@ pub enum NetworkError {
     /// It ended, with its guest.
     #[error("the sandbox's network has ended")]
     Gone,
-}
-
-/// What the policy says to a question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Whether it would be allowed.
-    pub allowed: bool,
-    /// Why.
-    pub reason: String,
 }
 
 /// What a network has at present.
@@ -135,14 +130,31 @@ impl Network {
         .await
     }
 
-    /// What would become of a connection to an address, from the code that decides on connections.
+    /// What would become of a connection, from the code that decides on connections: one answer for each address.
     ///
     /// # Errors
     /// [`NetworkError::Gone`].
-    pub async fn check(&self, to: SocketAddr, protocol: Protocol) -> Result<Answer, NetworkError> {
+    pub async fn check(
+        &self,
+        whom: Whom,
+        port: u16,
+        protocol: Protocol,
+    ) -> Result<Vec<Answer>, NetworkError> {
         self.ask(move |gateway, reply| {
-            let (decision, _, reason) = gateway.decide(to, protocol);
-            _ = reply.send(Answer { allowed: decision.allowed, reason });
+            let answers = check::check(Rc::clone(gateway), whom, port, protocol);
+            tokio::task::spawn_local(async move { reply.send(answers.await) });
+        })
+        .await
+    }
+
+    /// Tells `visits` from now on of each connection that comes in over a forward.
+    ///
+    /// # Errors
+    /// [`NetworkError::Gone`].
+    pub async fn tell_visits(&self, visits: Visits) -> Result<(), NetworkError> {
+        self.ask(move |gateway, reply| {
+            *gateway.visits.borrow_mut() = Some(visits);
+            _ = reply.send(());
         })
         .await
     }
@@ -189,12 +201,14 @@ impl Network {
 
 async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<Job>) {
     let Ok(link) = link::open(link) else { return };
-    let Config { policy, servers, exposed, limits, mac, sink } = config;
+    let Config { policy, servers, hosts_file, exposed, limits, mac, sink } = config;
     let mut seed = [0; 8];
     if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
         return;
     }
-    let (outbox, dns) = (Outbox::new(mac), Dns::new(servers));
+    let dns = Dns::new(servers);
+    let dns = if hosts_file { dns.with_hosts_file() } else { dns };
+    let outbox = Outbox::new(mac);
     let gateway = Rc::new(Gateway::new(outbox, policy, dns, limits, sink, u64::from_ne_bytes(seed)));
     *gateway.exposed.borrow_mut() = exposed;
     let serve = async {

@@ -38,7 +38,7 @@ pub use self::rule::{Action, Ports, Protocol, Rule, RuleError, Target};
 pub const MAX_RULES: usize = 4096;
 
 /// What is so where no rule matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Base {
     /// Nothing is allowed.

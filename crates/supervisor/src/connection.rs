@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellule_engine::MemorySize;
+use cellule_network::{Forward, Network};
 use cellule_protocol::client::{ExecId, HostStream as AgentStream, Session};
 use cellule_protocol::mux::MuxStream;
 use cellule_protocol::server::Streams;
@@ -19,6 +20,7 @@ use crate::activity::{Activity, Watched};
 use crate::greeting;
 use crate::hub::Hub;
 use crate::life::{Gate, Request};
+use crate::process::NetworkChange;
 use crate::save::{SaveOutcome, SaveRequest};
 use crate::service::Service;
 use crate::state::Refusal;
@@ -56,6 +58,13 @@ pub(crate) enum Ask {
         /// Who waits for the answer.
         reply: oneshot::Sender<Reply>,
     },
+    /// A client asks that the network be another.
+    ChangeNetwork {
+        /// How.
+        change: NetworkChange,
+        /// Who waits for the answer.
+        reply: oneshot::Sender<Reply>,
+    },
     /// Somebody uses the sandbox.
     Used,
     /// The process that the sandbox belongs to is gone.
@@ -73,6 +82,8 @@ pub(crate) enum Reply {
     Saved(SaveOutcome),
     /// The guest has so many bytes of memory now.
     Memory(u64),
+    /// The port of the host's that leads in.
+    Port(Forward),
     /// It was tried and failed: why.
     Failed(String),
     /// It is not done, for this reason.
@@ -85,6 +96,7 @@ pub(crate) struct View {
     pub(crate) status: watch::Receiver<Arc<Status>>,
     pub(crate) gate: watch::Receiver<Gate>,
     pub(crate) session: watch::Receiver<Option<Session>>,
+    pub(crate) network: watch::Receiver<Option<Arc<Network>>>,
     pub(crate) hub: Option<Hub>,
     pub(crate) activity: Activity,
     pub(crate) asks: mpsc::Sender<Ask>,

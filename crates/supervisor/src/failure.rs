@@ -36,6 +36,8 @@ pub enum FailureKind {
     AgentVersion,
     /// Something in the supervisor itself.
     Supervisor,
+    /// The sandbox's network cannot be as it is wanted.
+    Network,
 }
 
 /// Why a sandbox failed.

@@ -33,6 +33,7 @@ mod machine;
 mod main_program;
 mod name;
 mod names;
+mod network;
 mod process;
 mod record;
 mod recorder;
@@ -54,8 +55,11 @@ pub use document::DocumentError;
 pub use failure::{Failure, FailureKind};
 pub use inherited::inherited;
 pub use journal::{Action, Event, Follower, Journal};
-pub use log::{AGENT_LOG, CONSOLE_LOG, LogReader, LogRecord, LogStart, MAIN_LOG, SUPERVISOR_LOG};
+pub use log::{
+    AGENT_LOG, CONSOLE_LOG, LogReader, LogRecord, LogStart, MAIN_LOG, NETWORK_LOG, SUPERVISOR_LOG,
+};
 pub use name::{InvalidName, SandboxId, SandboxName};
+pub use network::NetworkSpec;
 pub use process::supervise;
 pub use record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, Record, StartRecord};
 pub use sandboxes::{Entry, FindError, Sandboxes, Survey};

@@ -17,6 +17,8 @@ pub(crate) use self::writer::LogWriter;
 pub const MAIN_LOG: &str = "main.log";
 /// What the agent has to say, in the same format.
 pub const AGENT_LOG: &str = "agent.log";
+/// What became of its connections, one document of JSON on a line, in the same format.
+pub const NETWORK_LOG: &str = "network.log";
 /// The guest's console: its bytes as they came, in no format.
 pub const CONSOLE_LOG: &str = "console.log";
 /// What went wrong in the supervisor itself: plain lines.

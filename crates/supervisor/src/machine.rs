@@ -11,7 +11,7 @@ use cellule_engine::{
     LaunchError, Machine, MachineConfig, MemorySize, SavedMachine, Start,
 };
 use cellule_protocol::client::{Limits, Session};
-use cellule_protocol::network::{GATEWAY_V4, GUEST_V4, GUEST_V6, Mac};
+use cellule_protocol::network::{GUEST_V4, GUEST_V6, Mac};
 use cellule_protocol::v1;
 use rustix::fs::{FlockOperation, flock};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -22,6 +22,7 @@ use crate::directory::{LOGS, SAVED};
 use crate::disk;
 use crate::failure::{Failure, FailureKind};
 use crate::log::CONSOLE_LOG;
+use crate::network;
 use crate::record::StartRecord;
 use crate::saved::{self, SavedMain};
 use crate::spec::SandboxSpec;
@@ -57,8 +58,8 @@ pub(crate) struct Started {
     pub(crate) base: Option<File>,
     /// Its scratch disk, if it has one.
     pub(crate) disk: Option<File>,
-    /// The other end of its network card, until somebody has it.
-    pub(crate) network: Option<OwnedFd>,
+    /// Its network.
+    pub(crate) network: network::Running,
     /// The main program that it was saved with.
     pub(crate) main: Option<SavedMain>,
 }
@@ -146,6 +147,10 @@ pub(crate) async fn introduce(
 ) -> Result<Started, Failure> {
     let Prepared { running, start, main } = prepared;
     let begun = Instant::now();
+    let link = running.link.try_clone().map_err(|error| no_descriptor(&error))?;
+    let network = network::start(&spec.network, dir, link, mac(spec.id.as_str())).await?;
+    steps.tell("network", begun);
+    let begun = Instant::now();
     let answer = running.handshake(Some(configuration(spec)?)).await?;
     if running.base.is_none() {
         steps.guests(&answer);
@@ -158,7 +163,7 @@ pub(crate) async fn introduce(
         return Err(better_reason(&*running.machine, Failure::call(&error)).await);
     }
     steps.tell("handshake", begun);
-    let Running { machine, session, base, disk, network } = running;
+    let Running { machine, session, base, disk, link: _ } = running;
     Ok(Started { machine, session, start, base, disk, network, main })
 }
 
@@ -182,8 +187,8 @@ pub(crate) struct Running {
     pub(crate) base: Option<File>,
     /// Its scratch disk, if it has one.
     pub(crate) disk: Option<File>,
-    /// The other end of its network card, until somebody has it.
-    pub(crate) network: Option<OwnedFd>,
+    /// The other end of its network card.
+    pub(crate) link: OwnedFd,
 }
 
 impl Launcher {
@@ -214,13 +219,13 @@ impl Launcher {
             }
         };
         let begun = Instant::now();
-        let (machine, network) =
+        let (machine, link) =
             self.launch(None, disk.as_ref()).await?.map_err(|error| Failure::launch(&error))?;
         self.steps.launched("launch", begun, &*machine);
         let begun = Instant::now();
         let session = session(&*machine, BOOT).await?;
         self.steps.tell("boot", begun);
-        Ok(Running { machine, session, base: None, disk, network: Some(network) })
+        Ok(Running { machine, session, base: None, disk, link })
     }
 
     /// Lets a machine go on from where one was saved, with a copy of the disk that it had then. The inner error is the saved
@@ -241,7 +246,7 @@ impl Launcher {
         };
         let begun = Instant::now();
         let base = saved.base.try_clone().map_err(|error| no_descriptor(&error))?;
-        let (machine, network) = match self.launch(Some(saved), disk.as_ref()).await? {
+        let (machine, link) = match self.launch(Some(saved), disk.as_ref()).await? {
             Ok(launched) => launched,
             Err(error) => return Ok(Err(error)),
         };
@@ -249,7 +254,7 @@ impl Launcher {
         let begun = Instant::now();
         let session = session(&*machine, RESTORED).await?;
         self.steps.tell("agent", begun);
-        Ok(Ok(Running { machine, session, base: Some(base), disk, network: Some(network) }))
+        Ok(Ok(Running { machine, session, base: Some(base), disk, link }))
     }
 
     /// Launches a machine, and gives it with the other end of its network card.
@@ -260,7 +265,7 @@ impl Launcher {
     ) -> Result<Result<(Arc<dyn Machine>, OwnedFd), LaunchError>, Failure> {
         let (spec, dir) = (Arc::clone(&self.spec), self.dir.clone());
         let disk = disk.map(File::try_clone).transpose().map_err(|error| no_descriptor(&error))?;
-        let (ours, machines) = network().map_err(|error| no_descriptor(&error))?;
+        let (ours, machines) = link().map_err(|error| no_descriptor(&error))?;
         let config = apart(move || config(&spec, &dir, saved, disk, machines)).await?;
         Ok(self.engine.launch(config).await.map(|machine| (Arc::from(machine), ours)))
     }
@@ -312,7 +317,7 @@ fn no_descriptor(error: &std::io::Error) -> Failure {
 }
 
 /// A network between us and a machine's card.
-fn network() -> std::io::Result<(OwnedFd, OwnedFd)> {
+fn link() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
@@ -418,7 +423,8 @@ fn named(hostname: &str, machine_id: String, boot_id: String) -> v1::Configurati
     v1::Configuration {
         hostname: hostname.to_owned(),
         hosts: hosts.into_bytes(),
-        resolv_conf: format!("nameserver {GATEWAY_V4}\n").into_bytes(),
+        // Nobody's guest asks for names.
+        resolv_conf: b"# no name server\n".to_vec(),
         machine_id,
         boot_id,
         ..v1::Configuration::default()
@@ -435,6 +441,7 @@ fn configuration(spec: &SandboxSpec) -> Result<v1::Configuration, Failure> {
     let (machine_id, boot_id) = random.split_at(16);
     Ok(v1::Configuration {
         mac: mac(spec.id.as_str()).to_vec(),
+        resolv_conf: spec.network.resolv_conf().into_bytes(),
         read_only: spec.read_only,
         tmpfs: spec
             .tmpfs

@@ -15,6 +15,7 @@ mod effects;
 mod end;
 mod idle;
 mod memory;
+mod network;
 mod publish;
 mod saving;
 mod teller;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cellule_engine::{ExitReason, Machine};
+use cellule_network::Network;
 use cellule_protocol::client::{ExitStatus, Session};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -36,6 +38,7 @@ use self::begin::Connections;
 pub use self::begin::supervise;
 pub(crate) use self::begin::supervise_start;
 use self::clocks::Clocks;
+pub(crate) use self::network::Change as NetworkChange;
 use self::saving::{Saved, Saves};
 use self::teller::Teller;
 use crate::activity::Activity;
@@ -73,6 +76,7 @@ enum Done {
         idle: bool,
     },
     AskedForMemory(memory::Asked),
+    NetworkChanged(network::Changed),
     /// What a guest has that went on from where it was saved, in bytes.
     Memory(u64),
     /// Nothing that matters.
@@ -112,8 +116,7 @@ struct Supervisor {
     tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
     next_ticket: Ticket,
     saves: Saves,
-    /// Whether the guest is just being asked for memory.
-    asking_for_memory: bool,
+    changing: Changing,
     /// The main program that the machine came with, which it was saved with.
     carried: Option<SavedMain>,
     /// Why the main program could not be started.
@@ -126,11 +129,20 @@ struct Supervisor {
     machine: Option<Arc<dyn Machine>>,
     gate: watch::Sender<Gate>,
     session: watch::Sender<Option<Session>>,
+    network: watch::Sender<Option<Arc<Network>>>,
+    asks: mpsc::WeakSender<Ask>,
     inbox: mpsc::Receiver<Ask>,
     phases: mpsc::UnboundedReceiver<Progress>,
     hub: Option<Hub>,
     activity: Activity,
     connections: Connections,
+}
+
+/// What is just being changed: one change of a kind at a time.
+#[derive(Debug, Default)]
+struct Changing {
+    memory: bool,
+    network: bool,
 }
 
 impl Supervisor {
@@ -225,6 +237,7 @@ impl Supervisor {
                 self.take(Input::Ask(ticket, Request::Save));
             }
             Ask::SetMemory { target, reply } => self.set_memory(target, reply),
+            Ask::ChangeNetwork { change, reply } => self.change_network(change, reply),
             Ask::Used => self.take(Input::Used),
             Ask::OwnerGone => {
                 if self.life.is_owned() && !self.life.state().is_final() {
@@ -244,8 +257,9 @@ impl Supervisor {
 
     fn started(&mut self, started: Started) {
         let Started { machine, session, start, base, disk, network, main } = started;
-        // Nobody is there yet to take the guest's frames: it finds its network silent.
-        drop(network);
+        self.record.ports = network.ports;
+        self.watch_visits(&network.network);
+        self.network.send_replace(Some(network.network));
         (self.saves.base, self.saves.disk) = (base, disk);
         self.carried = main;
         self.status.start = Some(start);
@@ -319,6 +333,7 @@ impl Supervisor {
             }
             Done::Looked { idle } => self.looked(idle),
             Done::AskedForMemory(asked) => self.asked_for_memory(asked),
+            Done::NetworkChanged(changed) => self.network_changed(changed),
             Done::Memory(bytes) => self.has_memory(bytes),
             Done::Nothing => {}
         }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cellule_network::Forward;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{self, DocumentError};
@@ -50,6 +51,8 @@ pub struct Record {
     pub phases: Vec<PhaseRecord>,
     /// What the guest was asked to keep of its machine's memory, in MiB, if that is not all of it.
     pub memory_target_mib: Option<u64>,
+    /// The ports of the host that lead in, with those that were chosen.
+    pub ports: Vec<Forward>,
     /// The boot of the host that it was last started in.
     pub boot_id: String,
 }
@@ -137,6 +140,7 @@ impl Record {
             start: None,
             phases: Vec::new(),
             memory_target_mib: None,
+            ports: Vec::new(),
             boot_id: boot_id(),
         }
     }

@@ -1,9 +1,11 @@
 //! The calls that a client makes to the supervisor.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cellule_engine::MemorySize;
+use cellule_network::{Forward, Network, NetworkError};
 use cellule_protocol::supervisor::v1;
 use cellule_protocol::supervisor::v1::supervisor_server::Supervisor;
 use futures::stream::{self, Stream};
@@ -12,6 +14,8 @@ use tonic::{Request, Response};
 
 use crate::connection::{Ask, Reply, Role, View};
 use crate::life::Request as Asked;
+use crate::network::wire;
+use crate::process::NetworkChange;
 use crate::save::SaveRequest;
 
 /// Serves the calls of one client.
@@ -148,6 +152,76 @@ impl Supervisor for Service {
             Reply::Memory(bytes) => Ok(Response::new(v1::SetMemoryResponse { bytes })),
             _ => Err(tonic::Status::internal("an answer to something else")),
         }
+    }
+
+    async fn set_policy(
+        &self,
+        request: Request<v1::SetPolicyRequest>,
+    ) -> Result<Response<v1::SetPolicyResponse>, tonic::Status> {
+        let policy =
+            wire::policy_from_wire(&request.into_inner()).map_err(tonic::Status::invalid_argument)?;
+        self.change_network(NetworkChange::Policy(policy)).await?;
+        Ok(Response::new(v1::SetPolicyResponse {}))
+    }
+
+    async fn check_network(
+        &self,
+        request: Request<v1::CheckNetworkRequest>,
+    ) -> Result<Response<v1::CheckNetworkResponse>, tonic::Status> {
+        let (whom, port, protocol) =
+            wire::question_from_wire(&request.into_inner()).map_err(tonic::Status::invalid_argument)?;
+        let answers = self.network()?.check(whom, port, protocol).await.map_err(|error| gone(&error))?;
+        Ok(Response::new(wire::answers_to_wire(answers)))
+    }
+
+    async fn ports(
+        &self,
+        _request: Request<v1::PortsRequest>,
+    ) -> Result<Response<v1::PortsResponse>, tonic::Status> {
+        let ports = self.network()?.forwards().await.map_err(|error| gone(&error))?;
+        Ok(Response::new(wire::ports_to_wire(ports)))
+    }
+
+    async fn add_port(
+        &self,
+        request: Request<v1::AddPortRequest>,
+    ) -> Result<Response<v1::AddPortResponse>, tonic::Status> {
+        let forward = forward(request.into_inner().port)?;
+        match self.change_network(NetworkChange::AddPort(forward)).await? {
+            Reply::Port(added) => {
+                Ok(Response::new(v1::AddPortResponse { port: Some(wire::port_to_wire(added)) }))
+            }
+            _ => Err(tonic::Status::internal("an answer to something else")),
+        }
+    }
+
+    async fn remove_port(
+        &self,
+        request: Request<v1::RemovePortRequest>,
+    ) -> Result<Response<v1::RemovePortResponse>, tonic::Status> {
+        let forward = forward(request.into_inner().port)?;
+        self.change_network(NetworkChange::RemovePort(forward.host, forward.protocol)).await?;
+        Ok(Response::new(v1::RemovePortResponse {}))
+    }
+}
+
+fn forward(port: Option<v1::Port>) -> Result<Forward, tonic::Status> {
+    let port = port.ok_or_else(|| tonic::Status::invalid_argument("no port is named"))?;
+    wire::port_from_wire(&port).map_err(tonic::Status::invalid_argument)
+}
+
+fn gone(error: &NetworkError) -> tonic::Status {
+    tonic::Status::aborted(error.to_string())
+}
+
+impl Service {
+    fn network(&self) -> Result<Arc<Network>, tonic::Status> {
+        let network = self.view.network.borrow().clone();
+        network.ok_or_else(|| tonic::Status::failed_precondition("the sandbox does not run"))
+    }
+
+    async fn change_network(&self, change: NetworkChange) -> Result<Reply, tonic::Status> {
+        self.send(|reply| Ask::ChangeNetwork { change, reply }).await
     }
 }
 

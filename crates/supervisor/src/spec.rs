@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::disk::DiskSize;
 use crate::document::{self, DocumentError};
 use crate::name::SandboxId;
+use crate::network::NetworkSpec;
 
 /// The format this version writes; any other is refused.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// What a sandbox is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,8 @@ pub struct SandboxSpec {
     pub expires_ns: Option<i64>,
     /// What is done when nobody uses it.
     pub idle: Option<IdleRule>,
+    /// How it reaches others, and they it.
+    pub network: NetworkSpec,
     /// For whoever lists sandboxes.
     pub labels: BTreeMap<String, String>,
     /// Where machines are kept that have booted to where this one's agent would be ready; without it, it boots each time.

@@ -189,7 +189,7 @@ impl Warm<'_> {
                 why: format!("no template could be made: {why}"),
             });
         }
-        let Running { machine, session: heard, disk, network, .. } = booted;
+        let Running { machine, session: heard, disk, link, .. } = booted;
         drop(heard);
         sleep(REST).await;
 
@@ -220,13 +220,7 @@ impl Warm<'_> {
                 let session = session(&*machine, BACK_WITHIN).await?;
                 session.go_on().await.map_err(|error| Failure::call(&error))?;
                 Ok(Found::Not {
-                    instead: Instead::Booted(Box::new(Running {
-                        machine,
-                        session,
-                        base: None,
-                        disk,
-                        network,
-                    })),
+                    instead: Instead::Booted(Box::new(Running { machine, session, base: None, disk, link })),
                     why,
                 })
             }

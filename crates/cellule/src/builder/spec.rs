@@ -74,6 +74,7 @@ impl Builder {
                 .ttl
                 .map(|ttl| now.saturating_add(i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX))),
             idle: self.idle.map(|(after, action)| IdleRule { after_ms: millis(after), action }),
+            network: self.network.spec()?,
             labels: self.labels.clone(),
             templates: (!self.cold).then(|| TemplateCache {
                 dir: self.host.templates(self.template_cache).dir().to_path_buf(),

@@ -7,7 +7,8 @@ use cellule::{Host, Sandbox, SandboxName};
 
 use crate::failure::Failure;
 use crate::quantity::show_size;
-use crate::{completion, host, library_failure};
+use crate::report::Report;
+use crate::{completion, host, library_failure, ports};
 
 /// What a pattern has in the place of the number.
 const NUMBER: &str = "{}";
@@ -47,6 +48,7 @@ async fn fork(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let forked = parent.fork_as(&names).await.map_err(failed)?;
     for mut sandbox in forked.sandboxes {
         sandbox.detach().await.map_err(failed)?;
+        ports::tell_chosen(&sandbox, &Report::new(false, arguments.quiet))?;
         crate::answer(&format!("{}\n", sandbox.name().unwrap_or(sandbox.id())))?;
     }
     if !arguments.quiet {

@@ -15,7 +15,7 @@ use crate::relay::Signals;
 use crate::report::Report;
 use crate::sandbox_options::SandboxOptions;
 use crate::watch::Watch;
-use crate::{completion, host, library_failure, terminal};
+use crate::{completion, host, library_failure, ports, terminal};
 
 /// Said where the engine emulates the processor, unless `--quiet` is given.
 const EMULATED: &str = "cellule: this version's engine is QEMU, which emulates the CPU: programs run many times \
@@ -143,6 +143,7 @@ pub(super) async fn start(sandbox: &mut Sandbox, report: &Report) -> Result<(), 
             (_, None) => report.note(&how),
         }
     }
+    ports::tell_chosen(sandbox, report)?;
     for (role, pid) in &status.processes {
         report.note(&format!("{role} has process id {pid}"));
     }

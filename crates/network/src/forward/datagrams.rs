@@ -97,6 +97,7 @@ pub(super) async fn receive(gateway: Rc<Gateway>, socket: UdpSocket, forward: Fo
             continue;
         }
         gateway.rates.received.spend(count);
+        drop(gateway.visit());
         let port = gateway.forwards.clients.port(&socket, client, forward.guest);
         reply::datagram(&gateway.outbox, (GATEWAY_V4.into(), port), forward.guest, &buffer[..count]);
     }

@@ -112,6 +112,95 @@ pub struct SetMemoryResponse {
     pub bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetPolicyRequest {
+    /// none, public or all.
+    #[prost(string, tag = "1")]
+    pub base: ::prost::alloc::string::String,
+    /// Each begins with allow or deny; the first that matches decides.
+    #[prost(string, repeated, tag = "2")]
+    pub rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetPolicyResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckNetworkRequest {
+    /// A name or an address.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// tcp, udp or icmp.
+    #[prost(string, tag = "3")]
+    pub protocol: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckNetworkResponse {
+    /// One for each address.
+    #[prost(message, repeated, tag = "1")]
+    pub answers: ::prost::alloc::vec::Vec<check_network_response::Answer>,
+}
+/// Nested message and enum types in `CheckNetworkResponse`.
+pub mod check_network_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Answer {
+        /// Empty where the name itself is refused, or nobody's.
+        #[prost(string, tag = "1")]
+        pub address: ::prost::alloc::string::String,
+        #[prost(bool, tag = "2")]
+        pub allowed: bool,
+        #[prost(string, tag = "3")]
+        pub reason: ::prost::alloc::string::String,
+    }
+}
+/// A port of the host that leads to one of the guest.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Port {
+    /// The host's address and port. Port 0: any that is free.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub guest: u32,
+    /// tcp or udp.
+    #[prost(string, tag = "3")]
+    pub protocol: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PortsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub ports: ::prost::alloc::vec::Vec<ports_response::Status>,
+}
+/// Nested message and enum types in `PortsResponse`.
+pub mod ports_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Status {
+        #[prost(message, optional, tag = "1")]
+        pub port: ::core::option::Option<super::Port>,
+        /// Whether the guest's port answers.
+        #[prost(bool, tag = "2")]
+        pub is_up: bool,
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddPortRequest {
+    #[prost(message, optional, tag = "1")]
+    pub port: ::core::option::Option<Port>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddPortResponse {
+    #[prost(message, optional, tag = "1")]
+    pub port: ::core::option::Option<Port>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovePortRequest {
+    /// The guest's port does not matter.
+    #[prost(message, optional, tag = "1")]
+    pub port: ::core::option::Option<Port>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovePortResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Phase {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -181,6 +270,8 @@ pub mod failure {
         AgentVersion = 9,
         /// Something in the supervisor itself.
         Supervisor = 10,
+        /// The sandbox's network cannot be as it is wanted: a port of the host is taken.
+        Network = 11,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -200,6 +291,7 @@ pub mod failure {
                 Self::GuestUnsound => "GUEST_UNSOUND",
                 Self::AgentVersion => "AGENT_VERSION",
                 Self::Supervisor => "SUPERVISOR",
+                Self::Network => "NETWORK",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -216,6 +308,7 @@ pub mod failure {
                 "GUEST_UNSOUND" => Some(Self::GuestUnsound),
                 "AGENT_VERSION" => Some(Self::AgentVersion),
                 "SUPERVISOR" => Some(Self::Supervisor),
+                "NETWORK" => Some(Self::Network),
                 _ => None,
             }
         }
@@ -583,6 +676,134 @@ pub mod supervisor_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Changes what the sandbox may reach, now and when it is started again. Connections that are not allowed any more are reset.
+        pub async fn set_policy(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetPolicyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetPolicyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/SetPolicy",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("cellule.supervisor.v1.Supervisor", "SetPolicy"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What would become of a connection.
+        pub async fn check_network(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckNetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckNetworkResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/CheckNetwork",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("cellule.supervisor.v1.Supervisor", "CheckNetwork"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The ways in, and whether the guest's ports answer now.
+        pub async fn ports(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PortsRequest>,
+        ) -> std::result::Result<tonic::Response<super::PortsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/Ports",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "Ports"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One more way in; the answer has the port that was chosen. It is there too when the sandbox is started again.
+        pub async fn add_port(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddPortRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddPortResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/AddPort",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cellule.supervisor.v1.Supervisor", "AddPort"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One less. Connections that are open go on.
+        pub async fn remove_port(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemovePortRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemovePortResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/RemovePort",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("cellule.supervisor.v1.Supervisor", "RemovePort"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -657,6 +878,40 @@ pub mod supervisor_server {
             request: tonic::Request<super::SetMemoryRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetMemoryResponse>,
+            tonic::Status,
+        >;
+        /// Changes what the sandbox may reach, now and when it is started again. Connections that are not allowed any more are reset.
+        async fn set_policy(
+            &self,
+            request: tonic::Request<super::SetPolicyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetPolicyResponse>,
+            tonic::Status,
+        >;
+        /// What would become of a connection.
+        async fn check_network(
+            &self,
+            request: tonic::Request<super::CheckNetworkRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckNetworkResponse>,
+            tonic::Status,
+        >;
+        /// The ways in, and whether the guest's ports answer now.
+        async fn ports(
+            &self,
+            request: tonic::Request<super::PortsRequest>,
+        ) -> std::result::Result<tonic::Response<super::PortsResponse>, tonic::Status>;
+        /// One more way in; the answer has the port that was chosen. It is there too when the sandbox is started again.
+        async fn add_port(
+            &self,
+            request: tonic::Request<super::AddPortRequest>,
+        ) -> std::result::Result<tonic::Response<super::AddPortResponse>, tonic::Status>;
+        /// One less. Connections that are open go on.
+        async fn remove_port(
+            &self,
+            request: tonic::Request<super::RemovePortRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemovePortResponse>,
             tonic::Status,
         >;
     }
@@ -1117,6 +1372,229 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetMemorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/SetPolicy" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetPolicySvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::SetPolicyRequest>
+                    for SetPolicySvc<T> {
+                        type Response = super::SetPolicyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetPolicyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::set_policy(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetPolicySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/CheckNetwork" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckNetworkSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::CheckNetworkRequest>
+                    for CheckNetworkSvc<T> {
+                        type Response = super::CheckNetworkResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CheckNetworkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::check_network(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckNetworkSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/Ports" => {
+                    #[allow(non_camel_case_types)]
+                    struct PortsSvc<T: Supervisor>(pub Arc<T>);
+                    impl<T: Supervisor> tonic::server::UnaryService<super::PortsRequest>
+                    for PortsSvc<T> {
+                        type Response = super::PortsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PortsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::ports(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PortsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/AddPort" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddPortSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::AddPortRequest>
+                    for AddPortSvc<T> {
+                        type Response = super::AddPortResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddPortRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::add_port(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddPortSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/RemovePort" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemovePortSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::RemovePortRequest>
+                    for RemovePortSvc<T> {
+                        type Response = super::RemovePortResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemovePortRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::remove_port(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemovePortSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

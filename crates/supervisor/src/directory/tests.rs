@@ -33,6 +33,7 @@ pub(crate) fn spec() -> SandboxSpec {
         auto_remove: false,
         expires_ns: None,
         idle: None,
+        network: crate::NetworkSpec::default(),
         labels: BTreeMap::new(),
         templates: None,
         saved: None,

@@ -8,7 +8,7 @@ use futures::stream::FuturesUnordered;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
-use super::{Clocks, Saves, Supervisor, Teller};
+use super::{Changing, Clocks, Saves, Supervisor, Teller};
 use crate::activity::Activity;
 use crate::connection::{self, Role, View};
 use crate::directory::{DirectoryError, LOGS, SandboxDir};
@@ -55,7 +55,9 @@ pub(crate) async fn supervise_start(
     let (status, status_view) = watch::channel(Arc::new(Status::starting()));
     let (gate, gate_view) = watch::channel(Gate::Wait);
     let (session, session_view) = watch::channel(None);
+    let (network, network_view) = watch::channel(None);
     let (asks, inbox) = mpsc::channel(ASKS);
+    let weak = asks.downgrade();
     let activity = Activity::new();
     let hub = spec.main.as_ref().map(|main| {
         Hub::new(LogWriter::new(&dir.path().join(LOGS).join(MAIN_LOG)), main.stdin, activity.clone())
@@ -64,6 +66,7 @@ pub(crate) async fn supervise_start(
         status: status_view,
         gate: gate_view,
         session: session_view,
+        network: network_view,
         hub: hub.clone(),
         activity: activity.clone(),
         asks,
@@ -92,7 +95,7 @@ pub(crate) async fn supervise_start(
         tickets: HashMap::new(),
         next_ticket: 0,
         saves: Saves::default(),
-        asking_for_memory: false,
+        changing: Changing::default(),
         carried: None,
         refusal: Vec::new(),
         pending: VecDeque::new(),
@@ -106,6 +109,8 @@ pub(crate) async fn supervise_start(
         dir,
         gate,
         session,
+        network,
+        asks: weak,
         inbox,
         phases,
         hub,

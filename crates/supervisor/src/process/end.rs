@@ -69,6 +69,7 @@ impl Supervisor {
         self.start = None;
         self.gate.send_replace(Gate::Closed);
         self.session.send_replace(None);
+        self.network.send_replace(None);
         if let Some(logging) = self.logging.take() {
             logging.abort();
         }

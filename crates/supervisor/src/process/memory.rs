@@ -38,7 +38,7 @@ impl Supervisor {
             (Err(refusal), ..) => return drop(reply.send(Reply::Refused(refusal))),
             _ => return,
         };
-        if std::mem::replace(&mut self.asking_for_memory, true) {
+        if std::mem::replace(&mut self.changing.memory, true) {
             return drop(reply.send(Reply::Failed("another update is under way".to_owned())));
         }
         let used = self.activity.begin();
@@ -50,7 +50,7 @@ impl Supervisor {
     }
 
     pub(super) fn asked_for_memory(&mut self, Asked { reply, result }: Asked) {
-        self.asking_for_memory = false;
+        self.changing.memory = false;
         let answer = match result {
             Ok((mib, bytes)) => {
                 self.record.memory_target_mib = Some(mib).filter(|mib| *mib < self.spec.memory_mib);

@@ -191,6 +191,7 @@ fn kind_to_wire(kind: FailureKind) -> v1::failure::Kind {
         FailureKind::GuestUnsound => Kind::GuestUnsound,
         FailureKind::AgentVersion => Kind::AgentVersion,
         FailureKind::Supervisor => Kind::Supervisor,
+        FailureKind::Network => Kind::Network,
     }
 }
 
@@ -207,6 +208,7 @@ fn kind_from_wire(kind: v1::failure::Kind) -> FailureKind {
         Kind::GuestUnsound => FailureKind::GuestUnsound,
         Kind::AgentVersion => FailureKind::AgentVersion,
         // A newer supervisor may know kinds that we don't; its words still say what it is.
+        Kind::Network => FailureKind::Network,
         Kind::Supervisor | Kind::Unspecified => FailureKind::Supervisor,
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::chain;
 use crate::failure::Failure;
 use crate::machine::{Running, nobodys};
+use crate::network;
 use crate::spec::WarmUp;
 
 /// How long one command may take: they install and compile.
@@ -40,6 +41,7 @@ pub(super) fn limit(warm_up: &WarmUp) -> Duration {
 /// Prepares a guest to be saved; the error says what of it did not work.
 pub(super) async fn prepare(guest: &Running, warm_up: &WarmUp) -> Result<(), String> {
     let session = &guest.session;
+    let _refusing = network::refusing(&guest.link).map_err(|failure| failure.line())?;
     // Of no image's importance but to be fast.
     _ = session.read_ahead().await;
     // What most programs run first: then it is in the page cache, and a control group is at hand. Twice, since the pages that

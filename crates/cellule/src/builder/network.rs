@@ -1,0 +1,97 @@
+//! What is asked of a sandbox's network.
+
+use std::net::SocketAddr;
+
+use cellule_network::Forward;
+use cellule_network::policy::{Base, Policy, Rule};
+use cellule_supervisor::NetworkSpec;
+
+use super::Builder;
+use crate::Error;
+
+/// What is asked for, before it is known whether it can be.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wish {
+    base: Option<Base>,
+    rules: Vec<Rule>,
+    rest: NetworkSpec,
+}
+
+impl Wish {
+    pub(super) fn spec(&self) -> Result<NetworkSpec, Error> {
+        let policy = Policy::new(self.base, self.rules.clone()).map_err(Error::Policy)?;
+        Ok(NetworkSpec { policy, ..self.rest.clone() })
+    }
+}
+
+impl Builder {
+    /// What programs may reach where no rule says. Without it, naming what is allowed refuses the rest, and else it is the
+    /// internet, without this host's own networks.
+    pub fn network(mut self, base: Base) -> Self {
+        self.network.base = Some(base);
+        self
+    }
+
+    /// Adds a rule about what programs may reach. The first that matches decides.
+    ///
+    #[cfg_attr(not(cellule_guest), doc = "```no_run")]
+    #[cfg_attr(cellule_guest, doc = "```")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let sandbox = cellule::Sandbox::builder("base")?
+    ///     .rule("allow example.com:443".parse()?)
+    ///     .rule("allow *.example.org".parse()?)
+    ///     .start()
+    ///     .await?;
+    /// # sandbox.end().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.network.rules.push(rule);
+        self
+    }
+
+    /// Lets a port of this host lead to one of the guest. Port 0 is any that is free; [`Sandbox::ports`](crate::Sandbox::ports)
+    /// tells which.
+    pub fn port(mut self, forward: Forward) -> Self {
+        self.network.rest.ports.push(forward);
+        self
+    }
+
+    /// Lets programs reach a port of this host's loopback, as port `guest` of `host.cellule.internal`.
+    pub fn expose_host(mut self, port: u16, guest: u16) -> Self {
+        self.network.rest.exposed.insert(guest, port);
+        self
+    }
+
+    /// Asks this name server, in place of those that this host asks.
+    pub fn name_server(mut self, server: SocketAddr) -> Self {
+        self.network.rest.name_servers.push(server);
+        self
+    }
+
+    /// Looks for short names in this domain, in place of those that this host looks in.
+    pub fn search_domain(mut self, domain: impl Into<String>) -> Self {
+        self.network.rest.search.push(domain.into());
+        self
+    }
+
+    /// Whether names in this host's `/etc/hosts` are names for programs too.
+    pub fn hosts_file(mut self, used: bool) -> Self {
+        self.network.rest.hosts_file = used;
+        self
+    }
+
+    /// How many bytes a second programs may send, and get.
+    pub fn bandwidth(mut self, bytes: u64) -> Self {
+        self.network.rest.bandwidth = Some(bytes);
+        self
+    }
+
+    /// How many connections a second programs may begin.
+    pub fn connection_rate(mut self, connections: u64) -> Self {
+        self.network.rest.connection_rate = Some(connections);
+        self
+    }
+}
