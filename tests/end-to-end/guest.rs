@@ -35,6 +35,24 @@ fn devices_are_a_containers() {
 }
 
 #[test]
+fn the_network_is_set_up_and_the_same_for_all_but_the_cards_own_address() {
+    let home = Home::new();
+    let script = "cat /sys/class/net/eth0/address; cat /sys/class/net/eth0/mtu; ip route | grep default
+                  ip -6 route | grep -c 'default via fd4e:7c31:5a9d::1'; ip -6 addr show eth0 | grep -c inet6
+                  ip addr show eth0 | grep -o 'inet6* [^ ]*'; cat /etc/resolv.conf; grep -c $(hostname) /etc/hosts";
+    let [first, second] = [(); 2].map(|()| {
+        let out = home.run(["--quiet", "base", "sh", "-c", script]).output().exits(0).out();
+        let (mac, rest) = out.split_once('\n').map(|(mac, rest)| (mac.to_owned(), rest.to_owned())).unwrap();
+        assert!(mac.starts_with("02:") && mac.len() == 17, "{mac}");
+        let same = "65520\ndefault via 192.0.0.1 dev eth0 \n1\n1\ninet 192.0.0.2/29\ninet6 fd4e:7c31:5a9d::2/64\n\
+                    nameserver 192.0.0.1\n2\n";
+        assert_eq!(rest, same);
+        mac
+    });
+    assert_ne!(first, second);
+}
+
+#[test]
 fn an_ordinary_user_can_write_to_its_standard_streams_by_name() {
     let home = Home::new();
     let script = "echo out > /dev/stdout; echo err > /dev/stderr";

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cellule::{Exit, Host, ReadRange, Rlimit, Sandbox, Signal, TerminalSize, WriteOptions};
+use cellule::{Error, Exit, Host, PortError, ReadRange, Rlimit, Sandbox, Signal, TerminalSize, WriteOptions};
 use cellule_tests::{HANG, Home, binary, eventually, fixture, leftovers, processes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -58,6 +58,42 @@ fn two_hundred_execs_at_once_are_all_right() {
             sandbox.execs().await.unwrap().iter().all(|exec| exec.exited.is_none()),
             "one that ended is kept"
         );
+        sandbox.end().await.unwrap();
+    });
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn a_port_is_reached_and_one_that_nobody_listens_on_is_refused() {
+    let home = Home::new();
+    run(async {
+        let sandbox = start(&home).await;
+        let refused = sandbox.connect_port(7000).await.unwrap_err();
+        assert!(matches!(refused, Error::Port(PortError::Refused { port: 7000 })), "{refused}");
+        let mut server = sandbox.command("nc");
+        server.args(["-ll", "-p", "7000", "-e", "cat"]);
+        let _server = server.spawn().await.unwrap();
+        let connect = async || {
+            loop {
+                match sandbox.connect_port(7000).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let (mut first, mut second) = (connect().await, connect().await);
+        let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
+        for stream in [&mut first, &mut second] {
+            let (mut from, mut to) = tokio::io::split(stream);
+            let mut back = Vec::new();
+            let write = async {
+                to.write_all(&bytes).await.unwrap();
+                to.shutdown().await.unwrap();
+            };
+            let ((), read) = tokio::join!(write, from.read_to_end(&mut back));
+            read.unwrap();
+            assert!(back == bytes, "{} of {} bytes came back", back.len(), bytes.len());
+        }
         sandbox.end().await.unwrap();
     });
     leftovers::assert_none(&home);

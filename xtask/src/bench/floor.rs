@@ -40,15 +40,17 @@ impl Saved {
         self.dir.join("memory")
     }
 
-    fn config(&self, start: Start) -> MachineConfig {
-        MachineConfig {
+    fn config(&self, start: Start) -> Result<MachineConfig> {
+        Ok(MachineConfig {
             start,
             cpus: CpuCount::ONE,
             memory: self.memory,
             disks: Vec::new(),
+            // Nobody is at the other end.
+            network: UnixStream::pair()?.0.into(),
             dir: self.dir.clone(),
             console_log: None,
-        }
+        })
     }
 
     /// From the start of a QEMU that goes on from there to the end of the first program that the guest starts.
@@ -56,7 +58,7 @@ impl Saved {
         let (devices, origin) = self.machine.clone().ok_or("nothing was saved")?;
         let begun = Instant::now();
         let saved = Box::new(SavedMachine::whole(File::open(self.file())?, devices, origin)?);
-        let machine = QemuEngine::new(None).launch(self.config(Start::Restore(saved))).await?;
+        let machine = QemuEngine::new(None).launch(self.config(Start::Restore(saved))?).await?;
         let mut port = machine.connect().await?;
         port.write_all(b"f").await?;
         let mut micros = [0; 8];
@@ -157,7 +159,7 @@ impl Floor {
             initramfs: File::open(self.dir.join("floor-initramfs"))?,
             cmdline: String::new(),
         };
-        let machine = QemuEngine::new(None).launch(saved.config(Start::Boot(kernel))).await?;
+        let machine = QemuEngine::new(None).launch(saved.config(Start::Boot(kernel))?).await?;
         let mut port = machine.connect().await?;
         let mut ready = [0];
         tokio::time::timeout(LIMIT, port.read_exact(&mut ready)).await??;

@@ -20,7 +20,8 @@ pub(crate) fn package() -> BTreeMap<String, Vec<u8>> {
         ("kernel/fs/netfs/netfs.ko.xz", "libcrc32c"),
         ("kernel/fs/overlayfs/overlay.ko.xz", ""),
         ("kernel/drivers/char/hw_random/virtio-rng.ko.xz", ""),
-        ("kernel/drivers/net/virtio_net.ko.xz", "net_failover"),
+        ("kernel/drivers/net/virtio_net.ko.xz", ""),
+        ("kernel/fs/fuse/virtiofs.ko.xz", "fuse"),
     ]
     .into_iter()
     .map(|(path, depends)| (format!("lib/modules/{RELEASE}/{path}"), packed_module(depends)))
@@ -48,7 +49,8 @@ fn path(end: &str) -> String {
 #[test]
 fn dependencies_come_first_and_optional_modules_last() {
     let modules = edited(|_| ()).closure(RELEASE).unwrap();
-    let expected = ["virtio_mmio", "virtio_blk", "libcrc32c", "netfs", "erofs", "overlay", "virtio_rng"];
+    let expected =
+        ["virtio_mmio", "virtio_blk", "virtio_net", "libcrc32c", "netfs", "erofs", "overlay", "virtio_rng"];
     assert_eq!(names(&modules), expected);
     assert_eq!(modules.iter().filter(|module| module.need == Need::Optional).count(), 1);
     let plain = module(&["depends=", &format!("vermagic={RELEASE} SMP")]);
@@ -65,19 +67,19 @@ fn a_soft_dependency_is_taken_if_it_is_there_also_by_its_algorithm() {
         files.insert(path("kernel/crypto/crc32c_generic.ko.xz"), packed_module(""));
     });
     let modules = tree.closure(RELEASE).unwrap();
-    assert_eq!(names(&modules)[2..5], ["crc32c_generic", "libcrc32c", "netfs"]);
-    assert_eq!(modules[2].need, Need::Required);
+    assert_eq!(names(&modules)[3..6], ["crc32c_generic", "libcrc32c", "netfs"]);
+    assert_eq!(modules[3].need, Need::Required);
 
     tree.add_builtin(b"kernel/crypto/crc32c_generic.ko\n");
-    assert_eq!(names(&tree.closure(RELEASE).unwrap())[2], "libcrc32c");
+    assert_eq!(names(&tree.closure(RELEASE).unwrap())[3], "libcrc32c");
 }
 
 #[test]
 fn an_optional_module_without_its_dependency_is_left_out_as_a_whole() {
     let tree = edited(|files| {
-        files.insert(path("kernel/net/net_failover.ko.xz"), packed_module("failover"));
+        files.insert(path("kernel/fs/fuse/fuse.ko.xz"), packed_module("nowhere"));
     });
-    assert!(!names(&tree.closure(RELEASE).unwrap()).contains(&"net_failover"));
+    assert!(!names(&tree.closure(RELEASE).unwrap()).contains(&"fuse"));
 }
 
 #[test]
@@ -142,6 +144,6 @@ fn a_directory_gives_what_a_package_gives_and_updates_count_more() {
     let tree = ModuleTree::from_dir(&root).unwrap();
     assert_eq!(
         names(&tree.closure(RELEASE).unwrap()),
-        ["virtio_mmio", "virtio_blk", "erofs", "overlay", "virtio_rng"]
+        ["virtio_mmio", "virtio_blk", "virtio_net", "erofs", "overlay", "virtio_rng"]
     );
 }

@@ -35,14 +35,15 @@ fn module_names(stored: &Stored<KernelContents>) -> Vec<&str> {
     stored.manifest.contents.modules.iter().map(|module| module.file.as_str()).collect()
 }
 
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     "00-virtio_mmio.ko",
     "01-virtio_blk.ko",
-    "02-libcrc32c.ko",
-    "03-netfs.ko",
-    "04-erofs.ko",
-    "05-overlay.ko",
-    "06-virtio_rng.ko",
+    "02-virtio_net.ko",
+    "03-libcrc32c.ko",
+    "04-netfs.ko",
+    "05-erofs.ko",
+    "06-overlay.ko",
+    "07-virtio_rng.ko",
 ];
 
 #[test]

@@ -4,7 +4,7 @@
 //! every host, and needs no device and no root. The guest sees an x86-64-v2 processor, and the host must be x86-64.
 //!
 //! QEMU's process gets every file as an open descriptor, an empty environment, limits on memory and files, no new
-//! privileges, QEMU's own system call filter and ours where its memory is shared, no network and no device that is not
+//! privileges, QEMU's own system call filter and ours where its memory is shared, no network of the host's and no device that is not
 //! used; and it is killed when its owner dies, however that dies.
 
 mod balloon;

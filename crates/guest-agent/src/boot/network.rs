@@ -97,7 +97,7 @@ fn verdict(answer: &[u8]) -> Result<(), Errno> {
     let kind = answer.get(4..6).map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
     match (kind.map(i32::from), number(HEADER)) {
         (Some(libc::NLMSG_ERROR), Some(0)) => Ok(()),
-        (Some(libc::NLMSG_ERROR), Some(error)) => Err(Errno::from_raw_os_error(error.saturating_neg())),
+        (Some(libc::NLMSG_ERROR), Some(error @ -4095..0)) => Err(Errno::from_raw_os_error(-error)),
         _ => Err(Errno::PROTO),
     }
 }
@@ -194,6 +194,6 @@ mod tests {
         assert_eq!(verdict(&answer(2, -19)), Err(Errno::NODEV));
         assert_eq!(verdict(&answer(3, 0)), Err(Errno::PROTO));
         assert_eq!(verdict(&answer(2, 0)[..18]), Err(Errno::PROTO));
-        assert_eq!(verdict(&answer(2, i32::MIN)), Err(Errno::from_raw_os_error(i32::MAX)));
+        assert_eq!(verdict(&answer(2, i32::MIN)), Err(Errno::PROTO));
     }
 }

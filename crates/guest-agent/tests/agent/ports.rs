@@ -32,7 +32,7 @@ async fn each_direction_ends_by_itself() {
             ours.shutdown().await.unwrap();
         };
         let mut got = Vec::new();
-        let (_, read) = tokio::join!(ask, theirs.read_to_end(&mut got));
+        let ((), read) = tokio::join!(ask, theirs.read_to_end(&mut got));
         (read.unwrap(), got)
     })
     .await;
