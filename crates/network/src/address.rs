@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub use cellule_protocol::network::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, MTU};
+pub use cellule_protocol::network::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, MTU, PREFIX_V4, PREFIX_V6};
 
 /// The host's loopback services that were exposed.
 pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 3);
