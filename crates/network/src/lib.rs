@@ -37,6 +37,7 @@ pub use forward::{Forward, ForwardError, ForwardStatus};
 pub use limits::Limits;
 pub use network::{Config, Figures, Network, NetworkError};
 pub use record::{Direction, Outcome, Record, Sink};
+pub use tcp::OpenConnection;
 pub use visit::{Visit, Visits};
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use smoltcp::wire::TcpPacket;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
@@ -46,6 +47,16 @@ pub(crate) const DNS_PORT: u16 = 53;
 pub(crate) struct Key {
     pub(crate) guest_port: u16,
     pub(crate) remote: SocketAddr,
+}
+
+/// A connection that a guest believes to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenConnection {
+    /// The guest's port.
+    pub guest_port: u16,
+    /// The other end.
+    pub remote: SocketAddr,
 }
 
 /// The connections of a guest.
@@ -96,6 +107,13 @@ impl Connections {
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.slots.borrow().len()
+    }
+
+    /// Those that are open.
+    pub(crate) fn all_open(&self) -> Vec<OpenConnection> {
+        let slots = self.slots.borrow();
+        let open = slots.iter().filter(|(_, slot)| matches!(slot.state, State::Open(_)));
+        open.map(|(key, _)| OpenConnection { guest_port: key.guest_port, remote: key.remote }).collect()
     }
 
     /// Keeps a connection for as long as the result lives.
