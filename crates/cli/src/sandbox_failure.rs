@@ -67,8 +67,14 @@ pub(crate) fn sandbox(failed: &cellule_supervisor::Failure) -> Failure {
         | FailureKind::GuestEnded
         | FailureKind::EngineDied
         | FailureKind::GuestUnsound
-        | FailureKind::Supervisor
-        | FailureKind::Network => failure,
+        | FailureKind::Supervisor => failure,
+        FailureKind::Network if failed.causes.iter().any(|cause| cause.contains("in use")) => {
+            failure.hint("take another port, or 0 for any that is free: -p 0:80")
+        }
+        FailureKind::Network if failed.causes.iter().any(|cause| cause.contains("denied")) => {
+            failure.hint("ports below 1024 are root's on most hosts: take a higher one")
+        }
+        FailureKind::Network => failure,
     }
 }
 
