@@ -6,7 +6,7 @@
 //!
 //! [network]           # of sandboxes that are made, and of `cellule network set`; one from a snapshot has the snapshot's
 //! network = "public"  # as --network; an --allow on the command line refuses the rest all the same
-//! rules = ["deny 10.0.0.0/8", "allow *.example.com"]    # behind those of the command line: the first that matches decides
+//! rules = ["allow 10.1.2.3:5432", "deny *.example.com"]   # behind those of the command line: the first that matches decides
 //! dns = ["192.0.2.53"]
 //! dns_search = ["example.com"]
 //! bandwidth = "10m"

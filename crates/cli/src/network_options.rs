@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use cellule::Builder;
 use cellule::network::{Action, Base, NetworkChanges, Policy, Rule};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 
 use crate::config::NetworkDefaults;
@@ -17,7 +18,7 @@ use crate::quantity;
 pub(crate) struct PolicyOptions {
     /// What programs may reach where no rule says: none, public (the internet without this host's own networks) or all.
     /// Without it, --allow refuses the rest, and else it is the configuration's, or public
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "WHAT", value_parser = base())]
     network: Option<Base>,
     #[command(flatten)]
     rules: RuleOptions,
@@ -134,6 +135,11 @@ impl NetworkOptions {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RuleOptions {
     rules: Vec<Rule>,
+}
+
+/// The bases, so that a shell can complete them.
+fn base() -> impl TypedValueParser<Value = Base> {
+    PossibleValuesParser::new(["none", "public", "all"]).try_map(|text| text.parse::<Base>())
 }
 
 /// The target of a rule, checked where it was typed.

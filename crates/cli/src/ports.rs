@@ -75,11 +75,10 @@ pub(crate) fn hint(failure: Failure) -> Failure {
     if !text.contains(LISTEN) {
         failure
     } else if text.contains("Address already in use") {
-        failure.hint(
-            "something listens there already: choose another port, or any that is free, such as -p 0:80",
-        )
+        failure
+            .hint("something listens there already: choose another port, or any that is free, such as 0:80")
     } else if text.contains("Permission denied") {
-        failure.hint("ports below 1024 are root's: choose another, such as -p 8080:80")
+        failure.hint("ports below 1024 are root's: choose another, such as 8080:80")
     } else if text.contains("Cannot assign requested address") {
         failure.hint(
             "the address is none of this host's: 127.0.0.1 is for this host alone, 0.0.0.0 for everybody",

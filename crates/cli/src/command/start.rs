@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SNAPSHOT", conflicts_with = "sandboxes", add = completion::snapshot())]
     from: Option<SnapshotName>,
     /// Name the sandbox that goes on from a snapshot
-    #[arg(long, requires = "from")]
+    #[arg(long, conflicts_with = "sandboxes")]
     name: Option<SandboxName>,
     /// Stay with the command and exit as it does
     #[arg(short, long)]
@@ -43,13 +43,11 @@ pub(crate) struct Arguments {
     network: NetworkOptions,
 }
 
-/// One that is started again has the network that it had: options for it are for one from a snapshot.
+/// One that is started again has the network that it had. Clap does not ask for what `requires` names where that conflicts
+/// with what is there, so that this must conflict itself.
 fn of_snapshot(argument: clap::Arg) -> clap::Arg {
-    if argument.get_help_heading() == Some(NetworkOptions::HEADING) {
-        argument.requires("from")
-    } else {
-        argument
-    }
+    let is_network = argument.get_help_heading() == Some(NetworkOptions::HEADING);
+    if is_network { argument.conflicts_with("sandboxes") } else { argument }
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -147,12 +145,17 @@ mod tests {
 
     #[test]
     fn a_network_is_for_one_from_a_snapshot_alone() {
-        for option in
-            ["--publish=80", "--network=none", "--allow=example.com", "--host-names", "--dns=192.0.2.53"]
-        {
+        for option in [
+            "--publish=80",
+            "--network=none",
+            "--allow=example.com",
+            "--host-names",
+            "--dns=192.0.2.53",
+            "--name=again",
+        ] {
             assert!(Words::try_parse_from(["start", "--from", "loaded", option]).is_ok(), "{option}");
             let refused = Words::try_parse_from(["start", "web", option]).unwrap_err().to_string();
-            assert!(refused.contains("--from"), "{option}: {refused}");
+            assert!(refused.contains("SANDBOX"), "{option}: {refused}");
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What the file says of networks.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 
 use cellule::network::{Base, Rule};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
 use crate::network_options::{chain, parse_bandwidth, parse_server};
@@ -37,10 +40,24 @@ trait Parse: Sized {
     fn parse(text: &str) -> Result<Self, String>;
 }
 
+/// Reads one; what is said while it is read has its place, what is said afterwards the place of the whole list.
+struct Reader<T>(PhantomData<T>);
+
+impl<T: Parse> Visitor<'_> for Reader<T> {
+    type Value = Text<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<T>, E> {
+        T::parse(text).map(Text).map_err(|why| E::custom(format!("{text:?}: {why}")))
+    }
+}
+
 impl<'de, T: Parse> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        T::parse(&text).map(Self).map_err(|why| serde::de::Error::custom(format!("{text:?}: {why}")))
+        from.deserialize_str(Reader(PhantomData))
     }
 }
 
