@@ -56,7 +56,7 @@ pub(crate) struct NetworkOptions {
     #[command(flatten)]
     policy: PolicyOptions,
     /// Let a port of this host lead to one of the sandbox, such as 8080:80, 127.0.0.1:0:80 (any that is free),
-    /// [::1]:8000-8010:8000-8010 or 5353:53/udp; without an address it is this host's loopback
+    /// `[::1]:8000-8010:8000-8010` or 5353:53/udp; without an address it is this host's loopback
     #[arg(short, long, value_name = "[IP:]HOST:GUEST[/tcp|udp]", value_parser = parse_ports)]
     publish: Vec<Forwards>,
     /// Let programs reach a port of this host's loopback, as host.cellule.internal

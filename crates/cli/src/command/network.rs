@@ -33,7 +33,7 @@ pub(crate) enum Command {
         /// The sandbox's name, or what its id begins with
         #[arg(add = completion::sandbox())]
         sandbox: String,
-        /// To where: example.com:443, 10.0.0.1:53/udp, [2001:db8::1]:443 or example.com/icmp
+        /// To where: example.com:443, 10.0.0.1:53/udp, `[2001:db8::1]:443` or example.com/icmp
         #[arg(value_name = "HOST:PORT[/PROTOCOL]", value_parser = check::parse)]
         to: Question,
         #[command(flatten)]

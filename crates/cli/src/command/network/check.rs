@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::ExitCode;
 
-use cellule::network::{Answer, Protocol, Whom};
+use cellule::network::{Answer, Name, NameError, Protocol, Whom};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -45,14 +45,12 @@ pub(super) fn parse(text: &str) -> Result<Question, String> {
             .filter(|port| *port > 0)
             .ok_or_else(|| format!("{port:?} is no port, which is a number from 1 to 65535"))?,
     };
-    let whom = match host.parse::<IpAddr>() {
-        Ok(address) => Whom::Address(address),
-        Err(_) => {
-            let name = host
-                .parse()
-                .map_err(|error| format!("{host:?} is neither a name nor an address: {}", chain(&error)))?;
-            Whom::Name(name)
-        }
+    let whom = if let Ok(address) = host.parse() {
+        Whom::Address(address)
+    } else {
+        let neither =
+            |error: NameError| format!("{host:?} is neither a name nor an address: {}", chain(&error));
+        Whom::Name(host.parse::<Name>().map_err(neither)?)
     };
     Ok(Question { whom, port, protocol })
 }
