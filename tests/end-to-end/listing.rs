@@ -24,7 +24,7 @@ fn ps_lists_filters_and_formats() {
 
     let table = home.cellule(["ps"]).output().exits(0).out();
     let (head, rows) = table.split_once('\n').unwrap();
-    for column in ["SANDBOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"] {
+    for column in ["SANDBOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"] {
         assert!(head.contains(column), "{column} in\n{table}");
     }
     assert_eq!(rows.lines().count(), 1, "{table}");

@@ -18,6 +18,7 @@ mod lifecycle;
 mod listing;
 mod logs;
 mod memory;
+mod network;
 mod options;
 mod pausing;
 mod pools;

@@ -4,6 +4,7 @@ use cellule_engine::{EngineProblem, MemorySize};
 use cellule_supervisor::{DirectoryError, FailureKind, FindError, SandboxError};
 
 use crate::failure::Failure;
+use crate::ports;
 
 /// The failure for a sandbox that did not start, or is no more.
 pub(crate) fn failure(error: &SandboxError) -> Failure {
@@ -68,13 +69,7 @@ pub(crate) fn sandbox(failed: &cellule_supervisor::Failure) -> Failure {
         | FailureKind::EngineDied
         | FailureKind::GuestUnsound
         | FailureKind::Supervisor => failure,
-        FailureKind::Network if failed.causes.iter().any(|cause| cause.contains("in use")) => {
-            failure.hint("take another port, or 0 for any that is free: -p 0:80")
-        }
-        FailureKind::Network if failed.causes.iter().any(|cause| cause.contains("denied")) => {
-            failure.hint("ports below 1024 are root's on most hosts: take a higher one")
-        }
-        FailureKind::Network => failure,
+        FailureKind::Network => ports::hint(failure),
     }
 }
 
