@@ -235,8 +235,8 @@ impl Network {
         }
         if let Some((before, after)) = self.supervisor_kib {
             println!(
-                "supervisor's own memory: {before} KiB, with {IDLE} idle connections {after} KiB ({:.1} KiB each)",
-                (after.saturating_sub(before)) as f64 / IDLE as f64
+                "supervisor's own memory: {before} KiB, with {IDLE} idle connections {after} KiB ({} bytes each)",
+                after.saturating_sub(before) * 1024 / IDLE
             );
         }
     }
