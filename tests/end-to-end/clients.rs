@@ -89,3 +89,51 @@ fn programs_of_a_guest_use_the_network_as_they_would_anywhere() {
     let refused = guest.exec(&[], &["curl", "-sS", "--max-time", "20", "http://169.254.169.254/"]).output();
     assert_eq!(refused.code(), 7, "{}", refused.err());
 }
+
+/// Makes an authority and a certificate of its for `web.test`, and writes all of it one after the other.
+const AUTHORITY: &str = "set -e; cd /tmp; exec 2>/dev/null
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=a company' -keyout ca.key -out ca.pem
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=web.test -keyout key.pem -out request
+    printf 'subjectAltName=DNS:web.test\n' > names
+    openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out certificate.pem
+    cat ca.pem; echo ===; cat certificate.pem; echo ===; cat key.pem";
+
+#[test]
+fn what_the_hosts_administrator_trusts_programs_trust_where_they_are_told_to() {
+    let home = Home::new();
+    let image = fixture("clients.tar");
+    let image = image.to_str().unwrap();
+    let made = home.run([image, "sh", "-c", AUTHORITY]).output().exits(0).out();
+    let [authority, certificate, key] = made.split("===\n").collect::<Vec<_>>()[..] else { panic!("{made}") };
+    let nginx = Nginx::with_certificate(certificate, key);
+    fs::write(nginx.root().join("page"), "a page\n").unwrap();
+    repository(&nginx.root());
+    let file = home.file("authority.pem");
+    fs::write(&file, authority).unwrap();
+    let dns = name_server("web.test", HOST).to_string();
+    let tls = nginx.tls.to_string();
+    let url = format!("https://web.test:{tls}/page");
+
+    let untrusting = home.run(["--expose-host", &tls, "--dns", &dns, image, "curl", "-sS", &url]).output();
+    assert_eq!(untrusting.code(), 60, "{}", untrusting.err());
+
+    let words = ["run", "-d", "--trust-host-ca", "--expose-host", &tls, "--dns", &dns, image, "sleep", "inf"];
+    let id = home.cellule(words).env("NODE_EXTRA_CA_CERTS", &file).output().exits(0).out();
+    let guest = home.sandbox(id.trim());
+    assert_eq!(guest.sh(&format!("curl -sS {url}")), "a page\n");
+    // GnuTLS, which knows the file of the distribution and no variable.
+    assert_eq!(
+        guest.sh(&format!("git clone -q https://web.test:{tls}/code.git /code && ls /code")),
+        "main.rs\n"
+    );
+    let python = format!(
+        "import urllib.request, requests; print(urllib.request.urlopen('{url}').read() == requests.get('{url}').content)"
+    );
+    assert_eq!(guest.sh(&format!("python3 -c \"{python}\"")), "True\n");
+    let node = format!("fetch('{url}').then(a => a.text()).then(a => process.stdout.write(a))");
+    assert_eq!(guest.sh(&format!("node -e \"{node}\"")), "a page\n");
+    // What the image trusts is still there.
+    assert!(
+        guest.sh("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt").trim().parse::<u32>().unwrap() > 100
+    );
+}

@@ -27,15 +27,33 @@ pub struct Nginx {
     pub http: u16,
     /// The port for HTTP/2.
     pub http2: u16,
+    /// The port for HTTP/1.1 and HTTP/2 over TLS, if it was given a certificate.
+    pub tls: u16,
     dir: TempDir,
 }
 
 impl Nginx {
     /// Starts one and waits until it answers.
     pub fn start() -> Self {
+        Self::launch(None)
+    }
+
+    /// Starts one with a certificate and its key, as PEM.
+    pub fn with_certificate(certificate: &str, key: &str) -> Self {
+        Self::launch(Some((certificate, key)))
+    }
+
+    fn launch(certificate: Option<(&str, &str)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (http, http2) = (free_port(), free_port());
+        let (http, http2, tls) = (free_port(), free_port(), free_port());
         let path = dir.path().display();
+        let tls_server = certificate.map_or_else(String::new, |(certificate, key)| {
+            fs::write(dir.path().join("certificate.pem"), certificate).unwrap();
+            fs::write(dir.path().join("key.pem"), key).unwrap();
+            format!(
+                "server {{ listen 127.0.0.1:{tls} ssl http2; ssl_certificate {path}/certificate.pem; ssl_certificate_key {path}/key.pem; }}"
+            )
+        });
         fs::create_dir(dir.path().join("www")).unwrap();
         let config = dir.path().join("nginx.conf");
         let text = format!(
@@ -44,7 +62,7 @@ impl Nginx {
              fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;\n\
              client_max_body_size 100m; root {path}/www;\n\
              server {{ listen 127.0.0.1:{http}; location /sink {{ client_body_buffer_size 32m; return 204; }} }}\n\
-             server {{ listen 127.0.0.1:{http2} http2; }} }}\n"
+             server {{ listen 127.0.0.1:{http2} http2; }} {tls_server} }}\n"
         );
         fs::write(&config, text).unwrap();
         let program = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
@@ -56,7 +74,7 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .expect("nginx is installed");
-        let nginx = Self { server, http, http2, dir };
+        let nginx = Self { server, http, http2, tls, dir };
         for port in [http, http2] {
             let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
             eventually("nginx answers", Duration::from_secs(30), answers);

@@ -6,6 +6,7 @@
 //!                         engine checked)
 //! ```
 
+mod authorities;
 mod main_program;
 mod network;
 mod prepared;

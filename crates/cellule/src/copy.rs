@@ -71,7 +71,7 @@ mod tests {
             "created_ns": 1, "engine": "qemu", "engine_program": null, "cpus": 1, "memory_mib": 512, "disk": null,
             "kernel": "/k", "initramfs": "/i", "rootfs": "/r", "rootfs_digest": "sha256:2", "hostname": "h",
             "read_only": false, "tmpfs": [], "env": [], "working_dir": "/", "user": "", "main": null,
-            "stop_signal": null, "auto_remove": false, "expires_ns": null, "idle": null, "labels": {},
+            "stop_signal": null, "auto_remove": false, "expires_ns": null, "idle": null, "labels": {}, "authorities": "",
             "network": {
                 "policy": { "base": "public", "rules": [] }, "ports": [{ "host": "127.0.0.1:80", "guest": 80, "protocol": "tcp" }],
                 "exposed": {}, "name_servers": [], "search": [], "hosts_file": false, "bandwidth": null,

@@ -120,6 +120,10 @@ pub(crate) struct SandboxOptions {
     pull: Policy,
     #[command(flatten)]
     pub(crate) network: NetworkOptions,
+    /// Let programs trust the certificate authorities that this host's administrator added, and those of a file that the
+    /// variable `NODE_EXTRA_CA_CERTS` names
+    #[arg(long, help_heading = NetworkOptions::HEADING)]
+    trust_host_ca: bool,
     #[command(flatten)]
     get: GetOptions,
     /// Say nothing of our own unless something fails
@@ -206,6 +210,7 @@ impl SandboxOptions {
             .variables(variables)
             .engine(self.engine)
             .read_only(self.read_only)
+            .trust_host_ca(self.trust_host_ca)
             .cold(self.cold)
             .template_cache(template_cache)
             .pull(self.pull)

@@ -3,6 +3,7 @@
 mod configuration;
 mod identity;
 mod power;
+mod trust;
 
 use std::ffi::CStr;
 use std::fs;

@@ -445,6 +445,7 @@ fn configuration(spec: &SandboxSpec) -> Result<v1::Configuration, Failure> {
     Ok(v1::Configuration {
         mac: mac(spec.id.as_str()).to_vec(),
         resolv_conf: spec.network.resolv_conf().into_bytes(),
+        authorities: spec.authorities.clone().into_bytes(),
         read_only: spec.read_only,
         tmpfs: spec
             .tmpfs

@@ -71,6 +71,8 @@ pub struct SandboxSpec {
     pub idle: Option<IdleRule>,
     /// How it reaches others, and they it.
     pub network: NetworkSpec,
+    /// Certificates, as PEM, of authorities that its programs trust besides the image's.
+    pub authorities: String,
     /// For whoever lists sandboxes.
     pub labels: BTreeMap<String, String>,
     /// Where machines are kept that have booted to where this one's agent would be ready; without it, it boots each time.

@@ -14,6 +14,7 @@ use crate::Error;
 pub(super) struct Wish {
     base: Option<Base>,
     rules: Vec<Rule>,
+    pub(super) trust_host_ca: bool,
     rest: NetworkSpec,
 }
 

@@ -6,7 +6,7 @@ use cellule_boot::Bundle;
 use cellule_image::Image;
 use cellule_supervisor::{FORMAT, IdleRule, MainSpec, MainStdin, SandboxSpec, TemplateCache, WarmUp};
 
-use super::{Builder, mib, millis, new_id, now_ns};
+use super::{Builder, authorities, mib, millis, new_id, now_ns};
 use crate::process::{self, UserSettings};
 use crate::{Error, Signal};
 
@@ -26,7 +26,11 @@ impl Builder {
         }
         let id = new_id()?;
         let hostname = self.hostname.clone().unwrap_or_else(|| id.to_string());
-        let env = self.variables.over_image(&config.env, &hostname);
+        let mut env = self.variables.over_image(&config.env, &hostname);
+        let authorities = if self.network.trust_host_ca { authorities::of_host()? } else { String::new() };
+        if !authorities.is_empty() {
+            authorities::name_in(&mut env);
+        }
         let now = now_ns();
         let stop_signal = match (self.stop_signal, config.stop_signal.as_deref()) {
             (Some(signal), _) => Some(signal.number()),
@@ -75,6 +79,7 @@ impl Builder {
                 .map(|ttl| now.saturating_add(i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX))),
             idle: self.idle.map(|(after, action)| IdleRule { after_ms: millis(after), action }),
             network: self.network.spec()?,
+            authorities,
             labels: self.labels.clone(),
             templates: (!self.cold).then(|| TemplateCache {
                 dir: self.host.templates(self.template_cache).dir().to_path_buf(),

@@ -16,6 +16,7 @@ use cellule_protocol::v1::{Configuration, Tmpfs};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_remount, move_mount, open_tree};
 
+use super::trust::{self, Trusted};
 use crate::fault::{Context, Fault};
 use crate::interface;
 
@@ -24,6 +25,7 @@ use crate::interface;
 pub(super) struct Configured {
     mounted: HashSet<PathBuf>,
     read_only: bool,
+    trusted: Trusted,
 }
 
 impl Configured {
@@ -68,7 +70,9 @@ pub(super) fn apply(
     let files_over = over.iter().filter(|(.., contents)| !contents.is_empty());
     let files_over = files_over.map(|(_, target, _)| PathBuf::from(target));
     let tmpfs = wanted.tmpfs.iter().map(|tmpfs| PathBuf::from(OsStr::from_bytes(&tmpfs.path)));
-    let something_to_make = files_over.chain(tmpfs).any(|path| !configured.mounted.contains(&path));
+    let trusted = trust::files(&wanted.authorities);
+    let something_to_make =
+        files_over.chain(tmpfs).chain(trusted).any(|path| !configured.mounted.contains(&path));
     if configured.read_only && (something_to_make || !wanted.read_only) {
         note(set_read_only(false));
         configured.read_only = false;
@@ -76,6 +80,12 @@ pub(super) fn apply(
     for (name, target, contents) in over.into_iter().filter(|(.., contents)| !contents.is_empty()) {
         let result = replace(files, name, Path::new(target), &contents, configured);
         note(result.context(format_args!("provide {target}")));
+    }
+    if !wanted.authorities.is_empty() {
+        let mut trusted = std::mem::take(&mut configured.trusted);
+        let provided = trust::provide(files, &wanted.authorities, &mut trusted, configured);
+        configured.trusted = trusted;
+        note(provided.context("provide certificates of authorities"));
     }
     for tmpfs in &wanted.tmpfs {
         let result = mount_tmpfs(tmpfs, configured);
@@ -96,7 +106,7 @@ pub(super) fn apply(
 ///
 /// It is the same file for as long as the machine is, copies of the machine included, so that it can be watched; and no
 /// moment sees it empty.
-fn replace(
+pub(super) fn replace(
     files: &OwnedFd,
     name: &str,
     target: &Path,

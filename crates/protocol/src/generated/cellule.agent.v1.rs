@@ -89,6 +89,9 @@ pub struct Configuration {
     /// The hardware address of the network card, six bytes. Empty leaves it as it is.
     #[prost(bytes = "vec", tag = "8")]
     pub mac: ::prost::alloc::vec::Vec<u8>,
+    /// Certificates, as PEM, of authorities that programs trust besides those that the image has. Empty leaves the image's own.
+    #[prost(bytes = "vec", tag = "9")]
+    pub authorities: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Tmpfs {

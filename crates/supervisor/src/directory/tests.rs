@@ -34,6 +34,7 @@ pub(crate) fn spec() -> SandboxSpec {
         expires_ns: None,
         idle: None,
         network: crate::NetworkSpec::default(),
+        authorities: String::new(),
         labels: BTreeMap::new(),
         templates: None,
         saved: None,
