@@ -1,13 +1,12 @@
 //! A sandbox that runs: the handle to it, whoever started it.
 
-use std::net::SocketAddr;
+mod network;
+
 use std::path::Path;
 use std::time::Duration;
 
 use cellule_engine::MemorySize;
 use cellule_image::Image;
-use cellule_network::policy::{Policy as NetworkPolicy, Protocol};
-use cellule_network::{Answer, Forward, ForwardStatus, Whom};
 use cellule_protocol::client::files::Files;
 use cellule_protocol::client::{
     AttachSpec, Attachment, ExecId, ExecInfo, ExitStatus, Lost, PortStream, Session, Stdio, TerminalSize,
@@ -238,52 +237,6 @@ impl Sandbox {
     /// Nobody listens there, or the guest does not answer.
     pub async fn connect_port(&self, port: u16) -> Result<PortStream, Error> {
         Ok(self.session().open_port(port).await?)
-    }
-
-    /// Changes what its programs may reach, now and when it is started again. Connections that are not allowed any more are
-    /// reset.
-    ///
-    /// # Errors
-    /// The sandbox does not run.
-    pub async fn set_policy(&mut self, policy: &NetworkPolicy) -> Result<(), Error> {
-        Ok(self.link.set_policy(policy).await?)
-    }
-
-    /// What would become of a connection, by the code that decides on connections: an answer for each address.
-    ///
-    /// # Errors
-    /// The sandbox does not run.
-    pub async fn check_network(
-        &mut self,
-        whom: &Whom,
-        port: u16,
-        protocol: Protocol,
-    ) -> Result<Vec<Answer>, Error> {
-        Ok(self.link.check_network(whom, port, protocol).await?)
-    }
-
-    /// The ports of this host that lead into it, and whether the guest's ports answer now.
-    ///
-    /// # Errors
-    /// The sandbox does not run.
-    pub async fn ports(&mut self) -> Result<Vec<ForwardStatus>, Error> {
-        Ok(self.link.ports().await?)
-    }
-
-    /// Lets a port of this host lead into it, now and when it is started again. The result has the port that was chosen.
-    ///
-    /// # Errors
-    /// The port is taken, or the sandbox does not run.
-    pub async fn add_port(&mut self, forward: Forward) -> Result<Forward, Error> {
-        Ok(self.link.add_port(forward).await?)
-    }
-
-    /// Takes away a port of this host that leads into it. Connections that are open go on.
-    ///
-    /// # Errors
-    /// There is none, or the sandbox does not run.
-    pub async fn remove_port(&mut self, host: SocketAddr, protocol: Protocol) -> Result<(), Error> {
-        Ok(self.link.remove_port(host, protocol).await?)
     }
 
     /// The programs that run in it, and the detached ones that ended and are kept.

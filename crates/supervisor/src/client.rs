@@ -2,16 +2,14 @@
 
 mod connection;
 mod error;
+mod network;
 mod slot;
 mod start;
 mod statuses;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cellule_network::policy::{Policy, Protocol};
-use cellule_network::{Answer, Forward, ForwardStatus, Whom};
 use cellule_protocol::client::{
     Exec, ExecError, ExecId, ExecSpec, ExitStatus, Lost, Session, Stdio, SupervisorClient,
 };
@@ -25,7 +23,6 @@ pub use self::statuses::Statuses;
 use crate::directory::SandboxDir;
 use crate::failure::Failure;
 use crate::name::SandboxId;
-use crate::network::wire;
 use crate::recovery;
 use crate::sandboxes::{Entry, Sandboxes};
 use crate::save::{SaveOutcome, SaveRequest};
@@ -239,60 +236,6 @@ impl Sandbox {
     pub async fn set_memory(&mut self, mib: u64) -> Result<u64, SandboxError> {
         let answer = self.supervisor.set_memory(v1::SetMemoryRequest { mib }).await;
         Ok(self.changed(answer).await?.bytes)
-    }
-
-    /// Changes what the sandbox may reach, now and when it is started again.
-    ///
-    /// # Errors
-    /// The sandbox refuses, or is gone.
-    pub async fn set_policy(&mut self, policy: &Policy) -> Result<(), SandboxError> {
-        let answer = self.supervisor.set_policy(wire::policy_to_wire(policy)).await;
-        self.changed(answer).await.map(drop)
-    }
-
-    /// What would become of a connection: an answer for each address.
-    ///
-    /// # Errors
-    /// The sandbox does not run, or is gone.
-    pub async fn check_network(
-        &mut self,
-        whom: &Whom,
-        port: u16,
-        protocol: Protocol,
-    ) -> Result<Vec<Answer>, SandboxError> {
-        let answer = self.supervisor.check_network(wire::question_to_wire(whom, port, protocol)).await;
-        Ok(wire::answers_from_wire(self.changed(answer).await?))
-    }
-
-    /// The ports of the host that lead in, and whether the guest's answer.
-    ///
-    /// # Errors
-    /// The sandbox does not run, or is gone.
-    pub async fn ports(&mut self) -> Result<Vec<ForwardStatus>, SandboxError> {
-        let answer = self.supervisor.ports(v1::PortsRequest {}).await;
-        let ports = self.changed(answer).await?;
-        wire::ports_from_wire(&ports).map_err(|message| SandboxError::Refused { message })
-    }
-
-    /// Lets a port of the host lead in, now and when the sandbox is started again. Gives it with the port that was chosen.
-    ///
-    /// # Errors
-    /// The port is taken; the sandbox refuses, or is gone.
-    pub async fn add_port(&mut self, forward: Forward) -> Result<Forward, SandboxError> {
-        let request = v1::AddPortRequest { port: Some(wire::port_to_wire(forward)) };
-        let answer = self.supervisor.add_port(request).await;
-        let added = self.changed(answer).await?.port.unwrap_or_default();
-        wire::port_from_wire(&added).map_err(|message| SandboxError::Refused { message })
-    }
-
-    /// Takes away a port of the host that leads in.
-    ///
-    /// # Errors
-    /// There is none; the sandbox refuses, or is gone.
-    pub async fn remove_port(&mut self, host: SocketAddr, protocol: Protocol) -> Result<(), SandboxError> {
-        let port = wire::port_to_wire(Forward { host, guest: 0, protocol });
-        let answer = self.supervisor.remove_port(v1::RemovePortRequest { port: Some(port) }).await;
-        self.changed(answer).await.map(drop)
     }
 
     /// As [`answered`](Self::answered); what was tried and failed is a refusal with its reason.
