@@ -162,6 +162,9 @@ pub(crate) fn remove(gateway: &Gateway, host: SocketAddr, protocol: Protocol) ->
     let mut open = gateway.forwards.open.borrow_mut();
     let before = open.len();
     open.retain(|open| open.forward.host != host || open.forward.protocol != protocol);
+    if protocol == Protocol::Udp {
+        gateway.forwards.clients.forget(host);
+    }
     if open.len() == before { Err(ForwardError::Unknown { host }) } else { Ok(()) }
 }
 

@@ -55,6 +55,12 @@ impl Clients {
         self.of.borrow().values().any(|client| client.guest == guest && client.has_answer)
     }
 
+    /// Forgets the clients of a host's port, which is held as long as one of them is known.
+    pub(super) fn forget(&self, host: SocketAddr) {
+        let is_there = |client: &Client| client.socket.local_addr().is_ok_and(|local| local == host);
+        self.of.borrow_mut().retain(|_, client| !is_there(client));
+    }
+
     /// The port of a client, a new one's too.
     fn port(&self, socket: &Rc<UdpSocket>, address: SocketAddr, guest: u16) -> u16 {
         let (mut clients, now) = (self.of.borrow_mut(), Instant::now());

@@ -130,3 +130,17 @@ fn datagrams_come_in_and_their_answers_find_the_client() {
         }
     });
 }
+
+#[test]
+fn a_port_of_datagrams_that_is_removed_is_free_again_whoever_used_it() {
+    scene(Setting::default(), |mut scene| async move {
+        let forward = Forward { protocol: Protocol::Udp, ..tcp(9000) };
+        let forward = forward::add(&scene.gateway, forward).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.send_to(b"one", forward.host).await.unwrap();
+        scene.guest.datagram(9000).await;
+        forward::remove(&scene.gateway, forward.host, Protocol::Udp).unwrap();
+        scene.guest.rest().await;
+        UdpSocket::bind(forward.host).await.unwrap();
+    });
+}
