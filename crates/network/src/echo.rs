@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use smoltcp::wire::{Icmpv4Packet, Icmpv6Packet};
 use socket2::{Domain, Protocol as Kind, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 
 use crate::gateway::{Account, Gateway};
 use crate::packet::Packet;
 use crate::policy::Protocol;
-use crate::record::Outcome;
+use crate::record::{Outcome, REVOKED};
 use crate::reply::{self, Unreachable};
 
 /// How long one is kept after the last request.
@@ -33,9 +34,22 @@ pub(crate) struct Echoes {
 }
 
 #[derive(Debug)]
-struct Echo {
+pub(crate) struct Echo {
     socket: UdpSocket,
     last: Cell<Instant>,
+    sent: Cell<u64>,
+    revoked: Notify,
+}
+
+impl Echoes {
+    /// Ends what the policy does not allow any more.
+    pub(crate) fn review(gateway: &Gateway) {
+        for ((address, _), echo) in gateway.echoes.open.borrow().iter() {
+            if !gateway.decide((*address, 0).into(), Protocol::Icmp).0.allowed {
+                echo.revoked.notify_one();
+            }
+        }
+    }
 }
 
 /// Takes a request for an echo.
@@ -55,7 +69,9 @@ pub(crate) fn take(gateway: &Rc<Gateway>, packet: &Packet<'_>, (ident, sequence)
     echo.last.set(Instant::now());
     let request = request(packet.to, sequence, data);
     // It is lost if it cannot be sent, as any may be.
-    _ = SockRef::from(&echo.socket).send(&request);
+    if let Ok(count) = SockRef::from(&echo.socket).send(&request) {
+        echo.sent.set(echo.sent.get() + count as u64);
+    }
 }
 
 fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: (IpAddr, u16)) -> Option<Rc<Echo>> {
@@ -85,19 +101,31 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: (IpAddr, u16)) -> Opti
             return None;
         }
     };
-    let echo = Rc::new(Echo { socket, last: Cell::new(Instant::now()) });
+    Some(keep(gateway, key, socket, account))
+}
+
+/// Passes answers on until the guest asks no more.
+pub(crate) fn keep(
+    gateway: &Rc<Gateway>,
+    key: (IpAddr, u16),
+    socket: UdpSocket,
+    account: Account,
+) -> Rc<Echo> {
+    let last = Cell::new(Instant::now());
+    let echo = Rc::new(Echo { socket, last, sent: Cell::new(0), revoked: Notify::new() });
     gateway.echoes.open.borrow_mut().insert(key, Rc::clone(&echo));
-    let gateway = Rc::clone(gateway);
-    tokio::task::spawn_local({
-        let echo = Rc::clone(&echo);
-        async move {
-            let mut account = account;
-            echo.answers(&gateway, key, &mut account).await;
-            gateway.echoes.open.borrow_mut().remove(&key);
-            gateway.record(account, Outcome::Closed, None);
-        }
+    let (gateway, kept) = (Rc::clone(gateway), Rc::clone(&echo));
+    tokio::task::spawn_local(async move {
+        let mut account = account;
+        let (outcome, why) = tokio::select! {
+            () = kept.answers(&gateway, key, &mut account) => (Outcome::Closed, None),
+            () = kept.revoked.notified() => (Outcome::Reset, Some(REVOKED.to_owned())),
+        };
+        gateway.echoes.open.borrow_mut().remove(&key);
+        account.sent = kept.sent.get();
+        gateway.record(account, outcome, why);
     });
-    Some(echo)
+    echo
 }
 
 fn open(to: IpAddr) -> io::Result<UdpSocket> {

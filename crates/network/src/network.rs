@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 
 use crate::check::{self, Answer, Whom};
 use crate::dns::{Dns, Servers};
+use crate::echo::Echoes;
 use crate::forward::{self, Forward, ForwardError, ForwardStatus};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
@@ -128,6 +129,7 @@ impl Network {
             *gateway.policy.borrow_mut() = policy;
             Connections::review(gateway);
             Exchanges::review(gateway);
+            Echoes::review(gateway);
             _ = reply.send(());
         })
         .await

@@ -67,5 +67,8 @@ impl Record {
     }
 }
 
+/// Why something ended that had been allowed.
+pub(crate) const REVOKED: &str = "the policy does not allow it any more";
+
 /// Where records go.
 pub type Sink = Box<dyn Fn(Record) + Send>;

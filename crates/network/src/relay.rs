@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::gateway::{Account, Gateway};
 use crate::inspect::{Inspection, Verdict};
-use crate::record::Outcome;
+use crate::record::{Outcome, REVOKED};
 use crate::stack::Sent;
 use crate::tcp::Connection;
 
@@ -146,7 +146,7 @@ impl Relay<'_> {
             tokio::select! {
                 () = self.connection.woken.notified() => {}
                 () = self.connection.revoked.notified() => {
-                    return (Outcome::Reset, Some("the policy does not allow it any more".to_owned()));
+                    return (Outcome::Reset, Some(REVOKED.to_owned()));
                 }
                 () = self.far.ready(wait.read, wait.write) => {}
                 () = sleep_until(alarm), if alarm.is_some() => {}

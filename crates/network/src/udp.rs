@@ -18,7 +18,7 @@ use crate::dns::{Admission, Gate, Over, RecordType};
 use crate::gateway::{Account, Gateway, Place, place};
 use crate::packet::Packet;
 use crate::policy::{Name, Protocol};
-use crate::record::Outcome;
+use crate::record::{Outcome, REVOKED};
 use crate::reply::{self, Unreachable};
 use crate::tcp::{DNS_PORT, Key};
 
@@ -154,7 +154,7 @@ impl Exchange {
             tokio::select! {
                 _ = self.socket.readable() => {}
                 () = self.revoked.notified() => {
-                    return (Outcome::Reset, Some("the policy does not allow it any more".to_owned()));
+                    return (Outcome::Reset, Some(REVOKED.to_owned()));
                 }
                 () = tokio::time::sleep_until(until.into()) => {
                     if self.last.get() + idle <= Instant::now() {

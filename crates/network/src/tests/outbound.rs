@@ -3,6 +3,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::*;
+use crate::gateway::Account;
 use crate::policy::Protocol;
 use crate::record::{Direction, Outcome};
 
@@ -260,6 +261,23 @@ fn datagrams_go_out_and_their_answers_come_back_to_the_port_that_asked() {
         assert_eq!((packet[20], packet[21]), (3, 13));
         let record = scene.record().await;
         assert_eq!((record.outcome, record.protocol), (Outcome::Denied, Protocol::Udp));
+    });
+}
+
+#[test]
+fn a_policy_that_is_changed_ends_pings_that_it_does_not_allow_any_more() {
+    scene(Setting::default(), |mut scene| async move {
+        // In the place of an echo socket, which not every host lets its users have.
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let key = ("8.8.4.4".parse().unwrap(), 7);
+        let account = Account::new(Protocol::Icmp, (key.0, 0).into(), key.1);
+        crate::echo::keep(&scene.gateway, key, socket, account);
+        crate::echo::Echoes::review(&scene.gateway);
+        scene.guest.rest().await;
+        assert!(scene.records().is_empty());
+        *scene.gateway.policy.borrow_mut() = rules(Some(Base::None), &[]);
+        crate::echo::Echoes::review(&scene.gateway);
+        assert_eq!(scene.record().await.outcome, Outcome::Reset);
     });
 }
 
