@@ -64,10 +64,9 @@ pub(crate) async fn check(gateway: Rc<Gateway>, whom: Whom, port: u16, protocol:
         }];
     }
     let found = Found::default();
-    let dns = Rc::clone(&gateway.dns.borrow());
     for kind in [RecordType::A, RecordType::AAAA] {
         if let Some(query) = query(&name, kind) {
-            _ = dns.answer(&query, Over::Tcp, &found).await;
+            _ = gateway.dns.answer(&query, Over::Tcp, &found).await;
         }
     }
     let found = found.0.into_inner();

@@ -45,7 +45,7 @@ impl Echoes {
     /// Ends what the policy does not allow any more.
     pub(crate) fn review(gateway: &Gateway) {
         for ((address, _), echo) in gateway.echoes.open.borrow().iter() {
-            if !gateway.decide((*address, 0).into(), Protocol::Icmp).0.allowed {
+            if !gateway.allows((*address, 0).into(), Protocol::Icmp) {
                 echo.revoked.notify_one();
             }
         }
@@ -79,10 +79,8 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: (IpAddr, u16)) -> Opti
         return None;
     }
     let remote = (key.0, 0).into();
-    let (decision, names, reason) = gateway.decide(remote, Protocol::Icmp);
-    let account =
-        Account { name: names.first().cloned(), reason, ..Account::new(Protocol::Icmp, remote, key.1) };
-    if !decision.allowed {
+    let mut account = Account::new(Protocol::Icmp, remote, key.1);
+    if !gateway.decide(&mut account).allowed {
         reply::unreachable(&gateway.outbox, packet, Unreachable::Prohibited);
         gateway.record(account, Outcome::Denied, None);
         return None;

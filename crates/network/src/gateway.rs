@@ -12,12 +12,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::address::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, HOST_V4, HOST_V6, PREFIX_V4, PREFIX_V6};
+use crate::address::{
+    GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, HOST_NAME, HOST_V4, HOST_V6, PREFIX_V4, PREFIX_V6,
+};
 use crate::dns::Dns;
 use crate::echo::Echoes;
 use crate::forward::Forwards;
@@ -40,7 +42,7 @@ pub(crate) struct Gateway {
     pub(crate) outside: Outside,
     pub(crate) policy: RefCell<Policy>,
     pub(crate) names: RefCell<Names>,
-    pub(crate) dns: RefCell<Rc<Dns>>,
+    pub(crate) dns: Dns,
     /// Ports of the address that stands for the host, and which port of its loopback each is.
     pub(crate) exposed: RefCell<HashMap<u16, u16>>,
     pub(crate) connections: Connections,
@@ -124,7 +126,7 @@ impl Gateway {
             outside: Outside::default(),
             policy: RefCell::new(policy),
             names: RefCell::default(),
-            dns: RefCell::new(Rc::new(dns)),
+            dns,
             exposed: RefCell::default(),
             connections: Connections::default(),
             exchanges: Exchanges::default(),
@@ -187,13 +189,28 @@ impl Gateway {
         }
     }
 
-    /// Whether the guest may reach `to`, under which names it knows it, and why.
-    pub(crate) fn decide(&self, to: SocketAddr, protocol: Protocol) -> (Decision, Vec<Name>, String) {
-        let names = self.names.borrow().of(to.ip(), Instant::now());
+    /// Whether the guest may reach what an account is of; the account gets the name that it is known by, and why.
+    pub(crate) fn decide(&self, account: &mut Account) -> Decision {
+        let mut names = self.names.borrow().of(account.remote.ip(), Instant::now());
         let policy = self.policy.borrow();
-        let decision = policy.decide(&destination(to, protocol, &names));
-        let reason = decision.reason.explain(&policy).to_string();
-        (decision, names, reason)
+        let decision = policy.decide(&destination(account.remote, account.protocol, &names));
+        account.reason = decision.reason.explain(&policy).to_string();
+        account.name = names.drain(..).next();
+        decision
+    }
+
+    /// Whether the guest may still reach `to`.
+    pub(crate) fn allows(&self, to: SocketAddr, protocol: Protocol) -> bool {
+        let names = self.names.borrow().of(to.ip(), Instant::now());
+        self.policy.borrow().decide(&destination(to, protocol, &names)).allowed
+    }
+
+    /// Where on the host's loopback an account of what stands for the host leads, if that is exposed; the account is told so.
+    pub(crate) fn exposed(&self, account: &mut Account) -> Option<SocketAddr> {
+        let port = *self.exposed.borrow().get(&account.remote.port())?;
+        account.name = HOST_NAME.parse().ok();
+        account.reason = format!("port {port} of the host is exposed");
+        Some((Ipv4Addr::LOCALHOST, port).into())
     }
 
     /// Whether a connection to `to` may be for the name that it shows; if not, why.

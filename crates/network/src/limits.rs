@@ -32,8 +32,7 @@ impl Default for Limits {
 impl Limits {
     /// How large each of the two buffers of one more connection is. The more there are, the less each one gets: what a guest can
     /// make the gateway hold is some 200 MiB, and that only if it fills each of them.
-    #[expect(clippy::unused_self, reason = "how much is a limit like the others")]
-    pub(crate) fn buffer(&self, open: usize) -> usize {
+    pub(crate) fn buffer(open: usize) -> usize {
         match open {
             0..64 => 512 << 10,
             64..256 => 128 << 10,

@@ -6,7 +6,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr,
     IpAddress, IpProtocol, IpRepr, Ipv6Repr, NdiscNeighborFlags, NdiscRepr, TcpControl, TcpPacket, TcpRepr,
-    UdpPacket, UdpRepr,
+    TcpSeqNumber, UdpPacket, UdpRepr,
 };
 
 use crate::address::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, MTU};
@@ -146,12 +146,33 @@ pub(crate) fn reset(outbox: &Outbox, remote: IpAddr, segment: &TcpPacket<&[u8]>)
     let (seq_number, ack_number) = if segment.ack() {
         (segment.ack_number(), None)
     } else {
-        (smoltcp::wire::TcpSeqNumber(0), Some(segment.seq_number() + segment.segment_len()))
+        (TcpSeqNumber(0), Some(segment.seq_number() + segment.segment_len()))
     };
-    let answer = TcpRepr {
-        src_port: segment.dst_port(),
-        dst_port: segment.src_port(),
-        control: TcpControl::Rst,
+    let (from, to) = (segment.dst_port(), segment.src_port());
+    bare(outbox, SocketAddr::new(remote, from), to, TcpControl::Rst, seq_number, ack_number);
+}
+
+/// Asks the guest about a connection that is not there, as a new one of the same name: it answers with where that connection stands,
+/// which is what a reset must know to count (RFC 5961).
+pub(crate) fn ask_about(outbox: &Outbox, remote: SocketAddr, guest_port: u16, seed: u64) {
+    let [a, b, c, d, ..] = seed.to_ne_bytes();
+    let number = TcpSeqNumber(i32::from_ne_bytes([a, b, c, d]));
+    bare(outbox, remote, guest_port, TcpControl::Syn, number, None);
+}
+
+/// A segment that says nothing but this.
+fn bare(
+    outbox: &Outbox,
+    remote: SocketAddr,
+    guest_port: u16,
+    control: TcpControl,
+    seq_number: TcpSeqNumber,
+    ack_number: Option<TcpSeqNumber>,
+) {
+    let segment = TcpRepr {
+        src_port: remote.port(),
+        dst_port: guest_port,
+        control,
         seq_number,
         ack_number,
         window_len: 0,
@@ -162,31 +183,7 @@ pub(crate) fn reset(outbox: &Outbox, remote: IpAddr, segment: &TcpPacket<&[u8]>)
         timestamp: None,
         payload: &[],
     };
-    self::segment(outbox, remote, &answer);
-}
-
-/// Asks the guest about a connection that is not there, as a new one of the same name: it answers with where that connection stands,
-/// which is what a reset must know to count (RFC 5961).
-pub(crate) fn ask_about(outbox: &Outbox, remote: SocketAddr, guest_port: u16, seed: u64) {
-    let [a, b, c, d, ..] = seed.to_ne_bytes();
-    let question = TcpRepr {
-        src_port: remote.port(),
-        dst_port: guest_port,
-        control: TcpControl::Syn,
-        seq_number: smoltcp::wire::TcpSeqNumber(i32::from_ne_bytes([a, b, c, d])),
-        ack_number: None,
-        window_len: 0,
-        window_scale: None,
-        max_seg_size: None,
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload: &[],
-    };
-    segment(outbox, remote.ip(), &question);
-}
-
-fn segment(outbox: &Outbox, remote: IpAddr, segment: &TcpRepr<'_>) {
+    let remote = remote.ip();
     let (from, to) = (IpAddress::from(remote), IpAddress::from(guest_of(remote)));
     packet(outbox, remote, IpProtocol::Tcp, segment.buffer_len(), |bytes| {
         segment.emit(&mut TcpPacket::new_unchecked(bytes), &from, &to, &ChecksumCapabilities::default());

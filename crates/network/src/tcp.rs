@@ -13,7 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use crate::gateway::{Account, Gateway, Place, place};
 use crate::inspect::Inspection;
+use crate::limits::Limits;
 use crate::link::Outbox;
 use crate::packet::Packet;
 use crate::policy::Protocol;
@@ -167,7 +168,7 @@ impl Connections {
             let to = key.remote;
             let allowed = match place(to.ip()) {
                 Place::Host => gateway.exposed.borrow().contains_key(&to.port()),
-                Place::Outside => gateway.decide(to, Protocol::Tcp).0.allowed,
+                Place::Outside => gateway.allows(to, Protocol::Tcp),
                 Place::Gateway | Place::Nobody => true,
             };
             match &slot.state {
@@ -225,17 +226,12 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
     {
         return;
     }
-    let account = Account::new(Protocol::Tcp, key.remote, key.guest_port);
+    let mut account = Account::new(Protocol::Tcp, key.remote, key.guest_port);
     let begun = match place(key.remote.ip()) {
         Place::Gateway if key.remote.port() == DNS_PORT => Some((Target::Dns, account, None)),
         Place::Gateway => refuse(gateway, packet),
-        Place::Host => match gateway.exposed.borrow().get(&key.remote.port()) {
-            Some(port) => {
-                let name = crate::address::HOST_NAME.parse().ok();
-                let reason = format!("port {port} of the host is exposed");
-                let target = Target::Host((Ipv4Addr::LOCALHOST, *port).into());
-                Some((target, Account { name, reason, ..account }, None))
-            }
+        Place::Host => match gateway.exposed(&mut account) {
+            Some(service) => Some((Target::Host(service), account, None)),
             None => refuse(gateway, packet),
         },
         Place::Nobody => {
@@ -263,9 +259,7 @@ fn refuse(gateway: &Gateway, packet: &Packet<'_>) -> Begun {
 }
 
 fn outside(gateway: &Rc<Gateway>, packet: &Packet<'_>, mut account: Account) -> Begun {
-    let (decision, names, reason) = gateway.decide(account.remote, Protocol::Tcp);
-    account.name = names.first().cloned();
-    account.reason = reason;
+    let decision = gateway.decide(&mut account);
     if !decision.allowed {
         prohibit(gateway, packet, account);
         return None;
@@ -345,7 +339,7 @@ impl Connecting {
                 Far::Service(ours)
             }
         };
-        let buffer = gateway.limits.buffer(gateway.connections.count());
+        let buffer = Limits::buffer(gateway.connections.count());
         let Some(stack) = Stack::new(key.remote, Begin::Listen, buffer, gateway.seed()) else { return };
         let connection = Connection::new(stack, true);
         let kept = Connections::open(&gateway, key, Rc::clone(&connection));

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -51,9 +51,7 @@ impl Exchanges {
     /// Ends what the policy does not allow any more.
     pub(crate) fn review(gateway: &Gateway) {
         for (key, exchange) in gateway.exchanges.open.borrow().iter() {
-            if place(key.remote.ip()) == Place::Outside
-                && !gateway.decide(key.remote, Protocol::Udp).0.allowed
-            {
+            if place(key.remote.ip()) == Place::Outside && !gateway.allows(key.remote, Protocol::Udp) {
                 exchange.revoked.notify_one();
             }
         }
@@ -85,22 +83,17 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key, place: Place, dat
     {
         return;
     }
-    let account = Account::new(Protocol::Udp, key.remote, key.guest_port);
-    let (target, account) = if place == Place::Host {
-        let Some(port) = gateway.exposed.borrow().get(&key.remote.port()).copied() else {
+    let mut account = Account::new(Protocol::Udp, key.remote, key.guest_port);
+    let target = if place == Place::Host {
+        let Some(service) = gateway.exposed(&mut account) else {
             return reply::unreachable(&gateway.outbox, packet, Unreachable::Port);
         };
-        let reason = format!("port {port} of the host is exposed");
-        let name = crate::address::HOST_NAME.parse().ok();
-        (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), Account { name, reason, ..account })
+        service
+    } else if gateway.decide(&mut account).allowed {
+        key.remote
     } else {
-        let (decision, names, reason) = gateway.decide(key.remote, Protocol::Udp);
-        let account = Account { name: names.first().cloned(), reason, ..account };
-        if !decision.allowed {
-            reply::unreachable(&gateway.outbox, packet, Unreachable::Prohibited);
-            return gateway.record(account, Outcome::Denied, None);
-        }
-        (key.remote, account)
+        reply::unreachable(&gateway.outbox, packet, Unreachable::Prohibited);
+        return gateway.record(account, Outcome::Denied, None);
     };
     gateway.rates.connections.spend(1);
     let socket = match gateway.outside.datagrams(target) {
@@ -198,8 +191,7 @@ fn query(gateway: &Rc<Gateway>, key: Key, data: &[u8]) {
     queries.set(queries.get() + 1);
     let (gateway, data) = (Rc::clone(gateway), data.to_vec());
     tokio::task::spawn_local(async move {
-        let dns = Rc::clone(&gateway.dns.borrow());
-        let answer = dns.answer(&data, Over::Udp, &*gateway).await;
+        let answer = gateway.dns.answer(&data, Over::Udp, &*gateway).await;
         let queries = &gateway.exchanges.queries;
         queries.set(queries.get() - 1);
         if let Some(answer) = answer {
@@ -215,8 +207,7 @@ pub(crate) async fn dns_over_tcp(gateway: Rc<Gateway>, mut stream: UnixStream) {
             let length = timeout(DNS_IDLE, stream.read_u16()).await??;
             let mut query = vec![0; usize::from(length)];
             timeout(DNS_IDLE, stream.read_exact(&mut query)).await??;
-            let dns = Rc::clone(&gateway.dns.borrow());
-            let Some(answer) = dns.answer(&query, Over::Tcp, &*gateway).await else { return Ok(()) };
+            let Some(answer) = gateway.dns.answer(&query, Over::Tcp, &*gateway).await else { return Ok(()) };
             let Ok(length) = u16::try_from(answer.len()) else { return Ok(()) };
             timeout(DNS_IDLE, stream.write_all(&[&length.to_be_bytes()[..], &answer].concat())).await??;
         }
