@@ -41,13 +41,7 @@ pub(crate) async fn check(gateway: Rc<Gateway>, whom: Whom, port: u16, protocol:
             return vec![of_address(&gateway, SocketAddr::new(address, port), protocol, &names)];
         }
         Whom::Name(name) if name.as_str() == HOST_NAME => {
-            let is_exposed = gateway.exposed.borrow().contains_key(&port);
-            let reason = if is_exposed {
-                "the host's port is exposed"
-            } else {
-                "no port of the host is exposed as this"
-            };
-            return vec![Answer { address: None, allowed: is_exposed, reason: reason.to_owned() }];
+            return vec![of_host(&gateway, None, port)];
         }
         Whom::Name(name) => name,
     };
@@ -81,13 +75,24 @@ pub(crate) async fn check(gateway: Rc<Gateway>, whom: Whom, port: u16, protocol:
 
 fn of_address(gateway: &Gateway, to: SocketAddr, protocol: Protocol, names: &[Name]) -> Answer {
     let address = Some(to.ip());
-    if place(to.ip()) != Place::Outside {
-        let reason = "it is the sandbox's own network".to_owned();
-        return Answer { address, allowed: false, reason };
+    match place(to.ip()) {
+        Place::Outside => {}
+        Place::Host if protocol != Protocol::Icmp => return of_host(gateway, address, to.port()),
+        Place::Host | Place::Gateway | Place::Nobody => {
+            let reason = "it is the sandbox's own network".to_owned();
+            return Answer { address, allowed: false, reason };
+        }
     }
     let policy = gateway.policy.borrow();
     let decision = policy.decide(&destination(to, protocol, names));
     Answer { address, allowed: decision.allowed, reason: decision.reason.explain(&policy).to_string() }
+}
+
+fn of_host(gateway: &Gateway, address: Option<IpAddr>, port: u16) -> Answer {
+    let allowed = gateway.exposed.borrow().contains_key(&port);
+    let reason =
+        if allowed { "the host's port is exposed" } else { "no port of the host is exposed as this" };
+    Answer { address, allowed, reason: reason.to_owned() }
 }
 
 fn query(name: &Name, kind: RecordType) -> Option<Vec<u8>> {

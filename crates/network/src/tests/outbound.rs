@@ -313,6 +313,11 @@ fn a_service_of_the_hosts_loopback_is_reached_only_where_it_is_exposed() {
         let socket = scene.guest.connect(5000, "192.0.0.3:80");
         scene.guest.until(socket, |socket| socket.may_send()).await;
         listener.accept().await.unwrap();
+        for (port, is_exposed) in [(80, true), (81, false)] {
+            let whom = crate::check::Whom::Address(crate::address::HOST_V4.into());
+            let answers = crate::check::check(Rc::clone(&scene.gateway), whom, port, Protocol::Tcp).await;
+            assert_eq!(answers[0].allowed, is_exposed, "{answers:?}");
+        }
         for (port, to) in [(5001, "192.0.0.3:81"), (5002, "192.0.0.1:80")] {
             let socket = scene.guest.connect(port, to);
             scene.guest.until(socket, |socket| socket.state() == State::Closed).await;
