@@ -23,12 +23,7 @@ pub(crate) fn parse_ports(text: &str) -> Result<Forwards, String> {
     let shape = || {
         "write it as 8080:80, 127.0.0.1:8080:80, [::1]:8080:80, 0:80 or 8000-8010:8000-8010/udp".to_owned()
     };
-    let (places, protocol) = match text.rsplit_once('/') {
-        None => (text, Protocol::Tcp),
-        Some((places, "tcp")) => (places, Protocol::Tcp),
-        Some((places, "udp")) => (places, Protocol::Udp),
-        Some(_) => return Err(shape()),
-    };
+    let (places, protocol) = split_protocol(text).ok_or_else(shape)?;
     let (host, guest) = places.rsplit_once(':').unwrap_or(("0", places));
     let (address, host) = match host.strip_prefix('[') {
         Some(rest) => {
@@ -56,6 +51,16 @@ pub(crate) fn parse_ports(text: &str) -> Result<Forwards, String> {
         Forward { host: SocketAddr::new(address, port), guest: guest.0 + number, protocol }
     };
     Ok(Forwards((0..=count).map(forward).collect()))
+}
+
+/// What stands before `/tcp` or `/udp`; TCP is what is meant where nothing is said.
+pub(crate) fn split_protocol(text: &str) -> Option<(&str, Protocol)> {
+    match text.rsplit_once('/') {
+        None => Some((text, Protocol::Tcp)),
+        Some((place, "tcp")) => Some((place, Protocol::Tcp)),
+        Some((place, "udp")) => Some((place, Protocol::Udp)),
+        Some(_) => None,
+    }
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {

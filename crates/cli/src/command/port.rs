@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::each::code;
 use crate::failure::Failure;
 use crate::listing::{FormatOption, Row};
-use crate::ports::{Forwards, parse_ports};
+use crate::ports::{Forwards, parse_ports, split_protocol};
 use crate::{completion, host, library_failure, ports};
 
 /// List, add and remove ports of this host that lead into a running sandbox
@@ -54,12 +54,7 @@ pub(crate) struct Place {
 /// `[IP:]HOST[/tcp|udp]`
 fn parse_place(text: &str) -> Result<Place, String> {
     let shape = || "write it as 8080, 127.0.0.1:8080, [::1]:8080 or 5353/udp".to_owned();
-    let (place, protocol) = match text.rsplit_once('/') {
-        None => (text, Protocol::Tcp),
-        Some((place, "tcp")) => (place, Protocol::Tcp),
-        Some((place, "udp")) => (place, Protocol::Udp),
-        Some(_) => return Err(shape()),
-    };
+    let (place, protocol) = split_protocol(text).ok_or_else(shape)?;
     let host = match place.parse::<u16>() {
         Ok(port) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
         Err(_) => place.parse().map_err(|_| shape())?,
