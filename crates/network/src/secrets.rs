@@ -10,7 +10,7 @@
 //!
 //! What is promised: the value is in no memory of the guest's, no file, no argument, no log. What is not: a host that gets a secret is
 //! trusted with it. If it gives it back as it is, the gateway takes it out again; one that gives it back in another form (reversed,
-//! encrypted, one letter at a time) tells it to the guest. Nothing is promised for values shorter than [`SHORT`] bytes there, which
+//! encrypted, in parts as a guest may ask for with `Range`) tells it to the guest. Nothing is promised for values shorter than [`SHORT`] bytes there, which
 //! would be found everywhere.
 
 mod authority;

@@ -11,8 +11,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE,
-    TRANSFER_ENCODING,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue,
+    SEC_WEBSOCKET_EXTENSIONS, TE, TRANSFER_ENCODING,
 };
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery};
@@ -88,7 +88,10 @@ pub(super) async fn prepare(link: &Link, request: Request<Incoming>) -> Result<P
     }
     // What is encoded cannot be looked into on the way back.
     parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    parts.headers.remove(TE);
+    if parts.headers.get(TE).is_some_and(|te| te != "trailers") {
+        parts.headers.remove(TE);
+    }
+    parts.headers.remove(SEC_WEBSOCKET_EXTENSIONS);
     // The body's length, or that it has none, is told by who sends it.
     parts.headers.remove(TRANSFER_ENCODING);
     let (body, is_searched) = self::body(link, &mut parts.headers, body).await?;
@@ -214,7 +217,7 @@ impl Filled<'_> {
     }
 }
 
-/// The body, and whether values may be in it.
+/// The body, and whether values may be in it. One that the guest has encoded goes out as it is.
 async fn body(link: &Link, headers: &mut HeaderMap, incoming: Incoming) -> Result<(Body, bool), Stop> {
     let meant = || link.meant().filter(|(_, entry)| entry.spec.in_body);
     if incoming.is_end_stream() || headers.contains_key(CONTENT_ENCODING) || meant().next().is_none() {

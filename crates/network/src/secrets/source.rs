@@ -1,11 +1,14 @@
 //! Owns the loading of values from where they come from. No error has any of a value in it.
 
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -86,7 +89,15 @@ pub(super) async fn load(spec: &SecretSpec) -> Result<Fetched, ValueError> {
 }
 
 fn read(path: &Path) -> Result<Secret, ValueError> {
-    let file = std::fs::File::open(path).map_err(ValueError::File)?;
+    // A pipe might never be written to; it is opened without waiting, and refused.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(ValueError::File)?;
+    if !file.metadata().map_err(ValueError::File)?.is_file() {
+        return Err(ValueError::File(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )));
+    }
     // Room for all of it, so that no copy is left behind by a buffer that grows.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 3));
     file.take(LONGEST as u64 + 3).read_to_end(&mut bytes).map_err(ValueError::File)?;

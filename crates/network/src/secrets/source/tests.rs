@@ -88,3 +88,13 @@ async fn a_files_last_newline_is_not_part_of_the_value() {
     std::fs::write(&path, [vec![b'x'; LONGEST], b"\r\n".to_vec()].concat()).unwrap();
     assert_eq!(load(&spec).await.unwrap().value.expose().len(), LONGEST);
 }
+
+#[tokio::test]
+async fn a_pipe_is_no_file_and_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+    assert!(matches!(read(&path), Err(ValueError::File(_))));
+    assert!(matches!(read(directory.path()), Err(ValueError::File(_))));
+}

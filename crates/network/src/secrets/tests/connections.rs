@@ -92,6 +92,35 @@ fn large_bodies_go_both_ways_at_once() {
 }
 
 #[test]
+fn the_guests_connection_ends_with_the_hosts() {
+    run(async {
+        let scene = Scene::new(&[SECRET]).await;
+        let (stream, task) = scene.tls(HOST, &["http/1.1"]).await;
+        let mut stream = stream.unwrap();
+        stream.write_all(b"GET /close HTTP/1.1\r\nHost: api.example.com\r\n\r\n").await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert!(heard.contains("connection: close"), "{heard}");
+        task.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
+    run(async {
+        for protocol in ["http/1.1", "h2"] {
+            let scene = Scene::new(&[SECRET]).await;
+            let mut client = scene.client(protocol).await;
+            let request = client.request("/broken", &[], text(""));
+            // The head may have been lost as well.
+            if let Ok(response) = client.send(request).await {
+                assert!(response.into_body().collect().await.is_err(), "{protocol}");
+            }
+        }
+    });
+}
+
+#[test]
 fn what_the_guest_does_not_read_is_not_asked_for() {
     run(async {
         for protocol in ["http/1.1", "h2"] {

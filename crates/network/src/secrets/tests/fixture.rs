@@ -326,6 +326,7 @@ async fn answer(
     });
     let response = Response::builder();
     Ok(match parts.uri.path() {
+        "/close" => response.header("connection", "close").body(text("")),
         "/echo" => response.header("x-echo", &authorization[..]).body(text(body)),
         "/authorization" => response.body(text(authorization)),
         "/pieces" => response.body(pieces(authorization.chunks(3).map(Bytes::copy_from_slice).collect())),
@@ -348,6 +349,10 @@ async fn answer(
             let mut trailers = HeaderMap::new();
             trailers.insert("x-told", std::str::from_utf8(&authorization).unwrap().parse().unwrap());
             let frames = [Ok(Frame::data(Bytes::from("data"))), Ok(Frame::trailers(trailers))];
+            response.body(StreamBody::new(futures::stream::iter(frames)).boxed_unsync())
+        }
+        "/broken" => {
+            let frames = [Ok(Frame::data(Bytes::from("half"))), Err(std::io::ErrorKind::Other.into())];
             response.body(StreamBody::new(futures::stream::iter(frames)).boxed_unsync())
         }
         "/hang" => {

@@ -17,14 +17,19 @@ fn a_placeholder_in_a_header_becomes_the_value() {
             let scene = Scene::new(&["T=value:the-real-token@api.example.com"]).await;
             let bearer = format!("Bearer {}", scene.placeholder("T"));
             let mut client = scene.client(protocol).await;
-            let headers =
-                [("authorization", bearer.as_str()), ("x-key", &bearer), ("accept-encoding", "gzip")];
+            let headers = [
+                ("authorization", bearer.as_str()),
+                ("x-key", &bearer),
+                ("accept-encoding", "gzip"),
+                ("te", "trailers"),
+            ];
             let (status, ..) = client.ask("/x?a=b", &headers, text("body")).await;
             let seen = scene.last();
             assert_eq!(status, StatusCode::OK);
             assert_eq!(seen.header("authorization"), "Bearer the-real-token");
             assert_eq!(seen.header("x-key"), "Bearer the-real-token");
             assert_eq!(seen.header("accept-encoding"), "identity");
+            assert_eq!(seen.header("te"), "trailers", "gRPC insists");
             assert_eq!((seen.target.as_str(), &seen.body[..]), ("/x?a=b", &b"body"[..]));
             assert_eq!(seen.version == Version::HTTP_2, protocol == "h2");
             assert_eq!(scene.told(), []);
