@@ -148,3 +148,9 @@ fn a_value_that_has_expired_is_never_replaced_by_silence() {
         assert_eq!(scene.told()[0], (Some("T".to_owned()), What::Expired));
     });
 }
+
+#[test]
+fn secrets_can_be_loaded_by_one_thread_for_another() {
+    fn sent<T: Send>(_: impl Future<Output = T> + Send) {}
+    sent(Secrets::load(vec![], None, vec![], Box::new(|_| ())));
+}
