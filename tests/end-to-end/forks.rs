@@ -268,3 +268,25 @@ fn clear(home: &Home, but: &Sandbox<'_>) {
         }
     }
 }
+
+#[test]
+fn connections_of_the_parent_are_the_parents_and_a_copy_hears_at_once_that_it_has_none() {
+    let home = Home::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let parent = home.detached(["--name", "web", "--expose-host", &port, "base", "sleep", "inf"]);
+    // It reads what never comes, so that it would not find out by itself.
+    parent.sh(&format!(
+        "(nc host.cellule.internal {port} </dev/zero >/dev/null; echo over > /over) >/dev/null 2>&1 &"
+    ));
+    parent.sh(&format!("(sleep inf | nc host.cellule.internal {port}; echo over > /over) >/dev/null 2>&1 &"));
+    let mut streams = [listener.accept().unwrap().0, listener.accept().unwrap().0];
+    fork(&home, &["web", "-n", "1"]);
+    let copy = home.named("web-1");
+    let is_over = |sandbox: &Sandbox<'_>| sandbox.sh("cat /over 2>/dev/null; true").contains("over");
+    eventually("the copy's connection is reset", HANG, || is_over(&copy));
+    assert!(!is_over(&parent), "the parent lost its connection");
+    for stream in &mut streams {
+        std::io::Write::write_all(stream, b"still here").unwrap();
+    }
+}

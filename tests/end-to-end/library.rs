@@ -188,7 +188,7 @@ fn an_output_is_kept_to_its_limit_and_what_it_took_is_told() {
         assert!(little.memory_peak < usage.memory_peak / 2 && little.cpu < cpu, "{little:?}");
 
         // What is refused names its field.
-        let refused = |error: cellule::Error| {
+        let refused = |error: Error| {
             let mut text = error.to_string();
             let mut source = std::error::Error::source(&error);
             while let Some(cause) = source {

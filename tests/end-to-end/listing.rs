@@ -24,7 +24,7 @@ fn ps_lists_filters_and_formats() {
 
     let table = home.cellule(["ps"]).output().exits(0).out();
     let (head, rows) = table.split_once('\n').unwrap();
-    for column in ["SANDBOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"] {
+    for column in ["SANDBOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"] {
         assert!(head.contains(column), "{column} in\n{table}");
     }
     assert_eq!(rows.lines().count(), 1, "{table}");
@@ -152,7 +152,7 @@ fn inspect_knows_what_a_sandbox_is_and_what_runs_it() {
         ("/resources/cpus", json!(1)),
         ("/resources/memory_bytes", json!(300 << 20)),
         ("/resources/read_only", json!(true)),
-        ("/network/mode", json!("none")),
+        ("/network/mode", json!("public")),
         ("/network/hostname", json!("cell")),
         ("/mounts/0/path", json!("/data")),
         ("/mounts/0/options", json!("size=1m")),

@@ -1,6 +1,7 @@
 //! End to end: a real guest for each test. What a test may use, and what gives it that, stands in the harness.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod clients;
 mod copy;
 mod detached;
 mod disks;
@@ -17,6 +18,7 @@ mod lifecycle;
 mod listing;
 mod logs;
 mod memory;
+mod network;
 mod options;
 mod pausing;
 mod pools;

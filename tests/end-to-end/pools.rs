@@ -54,6 +54,10 @@ fn what_is_taken_is_a_sandbox_like_any_other_and_another_takes_its_place() {
         "pool",
         "--name",
         "mine",
+        "--network",
+        "none",
+        "-p",
+        "0:80",
         "sh",
         "-c",
         "echo hello; sleep 1000",
@@ -62,6 +66,9 @@ fn what_is_taken_is_a_sandbox_like_any_other_and_another_takes_its_place() {
     sandbox.says("hello");
     assert_eq!(sandbox.sh("hostname").trim(), sandbox.id());
     assert_eq!(sandbox.inspect()["resources"]["memory_bytes"], 300 << 20);
+    // The network is the sandbox's own, and no matter of the pool's.
+    let network = &sandbox.inspect()["network"];
+    assert_eq!((&network["mode"], &network["ports"][0]["guest"]), (&"none".into(), &80.into()));
     _ = sandbox.call(["logs", "--console"]).output().exits(0);
     assert!(sandbox.dir().join("log/supervisor.log").exists() && sandbox.dir().join("log/main.log").exists());
     eventually("another is ready", HANG, || counts(&home).0 >= 1 && counts(&home).1 == 1);

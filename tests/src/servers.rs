@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -16,6 +17,106 @@ use crate::eventually;
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Debian's `nginx`, with a directory of its own. It speaks HTTP/1.1 on one port and HTTP/2 without TLS on another, and ends with this value.
+#[derive(Debug)]
+pub struct Nginx {
+    server: Child,
+    /// The port for HTTP/1.1.
+    pub http: u16,
+    /// The port for HTTP/2.
+    pub http2: u16,
+    dir: TempDir,
+}
+
+impl Nginx {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (http, http2) = (free_port(), free_port());
+        let path = dir.path().display();
+        fs::create_dir(dir.path().join("www")).unwrap();
+        let config = dir.path().join("nginx.conf");
+        let text = format!(
+            "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log; events {{ }}\n\
+             http {{ access_log off; client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;\n\
+             fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;\n\
+             client_max_body_size 100m; root {path}/www;\n\
+             server {{ listen 127.0.0.1:{http}; location /sink {{ client_body_buffer_size 32m; return 204; }} }}\n\
+             server {{ listen 127.0.0.1:{http2} http2; }} }}\n"
+        );
+        fs::write(&config, text).unwrap();
+        let program = if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" };
+        let server = Command::new(program)
+            .args(["-e", "stderr", "-c"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nginx is installed");
+        let nginx = Self { server, http, http2, dir };
+        for port in [http, http2] {
+            let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+            eventually("nginx answers", Duration::from_secs(30), answers);
+        }
+        nginx
+    }
+
+    /// The directory of what it serves.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("www")
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        _ = self.server.kill();
+        _ = self.server.wait();
+    }
+}
+
+/// A name server on the loopback that gives one name one address, and knows no other. Its thread lives as long as the test.
+pub fn name_server(name: &'static str, address: Ipv4Addr) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap();
+    let labels: Vec<u8> = name
+        .split('.')
+        .flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat())
+        .collect();
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((count, from)) = socket.recv_from(&mut query) {
+            // A header of 12 bytes, then the question: the name, which ends with a zero, its type and class.
+            let Some(end) = query[12..count].iter().position(|byte| *byte == 0).map(|end| 12 + end + 5)
+            else {
+                continue;
+            };
+            let (asked, kind) = (&query[12..end - 5], query[end - 3]);
+            let is_known = asked.eq_ignore_ascii_case(&labels);
+            let has_answer = is_known && kind == 1;
+            let mut answer = query[..end].to_vec();
+            answer[2..12].copy_from_slice(&[
+                0x81,
+                if is_known { 0x80 } else { 0x83 },
+                0,
+                1,
+                0,
+                has_answer.into(),
+                0,
+                0,
+                0,
+                0,
+            ]);
+            if has_answer {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend(address.octets());
+            }
+            _ = socket.send_to(&answer, from);
+        }
+    });
+    at
 }
 
 /// Debian's `docker-registry`, with an empty store of its own. It ends with this value.

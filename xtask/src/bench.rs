@@ -5,11 +5,12 @@
 
 mod copies;
 mod floor;
+mod network;
 mod sandbox;
 mod statistics;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum as _;
@@ -38,6 +39,8 @@ enum Section {
     Streams,
     /// A root filesystem's tar becoming an image
     Import,
+    /// Throughput, round trips and connections, beside QEMU's own user network and passt; only when it is named
+    Network,
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +75,12 @@ pub(crate) struct Arguments {
     /// A root filesystem's tar, whose import is measured
     #[arg(long, default_value = "target/fixtures/debian.tar")]
     tar: PathBuf,
+    /// A root filesystem's tar with iperf3, iproute2 and Python, whose network is measured
+    #[arg(long, default_value = "target/fixtures/clients.tar")]
+    clients: PathBuf,
+    /// How often each network is measured
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
     /// Write the figures to this file as JSON too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -84,6 +93,7 @@ struct Results {
     idle: Option<sandbox::Idle>,
     /// What idle copies of one sandbox take together.
     family: Option<copies::Family>,
+    network: Option<network::Network>,
     /// How long it took until all execs that ran at once, each sleeping a second, had ended rightly.
     at_once_seconds: Option<f64>,
 }
@@ -91,6 +101,8 @@ struct Results {
 struct Run<'a> {
     arguments: &'a Arguments,
     runtime: tokio::runtime::Runtime,
+    home: &'a Path,
+    program: &'a Path,
     bench: sandbox::Bench,
     floor: floor::Floor,
     results: Results,
@@ -102,9 +114,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bench = runtime.block_on(sandbox::Bench::prepare(home.path(), &program))?;
     let floor = floor::Floor::prepare(home.path(), &runtime.block_on(bench.engine_command_line())?)?;
-    let mut run = Run { arguments, runtime, bench, floor, results: Results::default() };
+    let mut run = Run {
+        arguments,
+        home: home.path(),
+        program: &program,
+        runtime,
+        bench,
+        floor,
+        results: Results::default(),
+    };
     for section in Section::value_variants() {
-        if arguments.sections.is_empty() || arguments.sections.contains(section) {
+        let all = arguments.sections.is_empty() && *section != Section::Network;
+        if all || arguments.sections.contains(section) {
             eprintln!("{section:?}");
             run.measure(*section)?;
         }
@@ -128,6 +149,7 @@ impl Run<'_> {
             Section::Idle => self.idle(),
             Section::Streams => self.streams(),
             Section::Import => self.import(),
+            Section::Network => self.network(),
         }
     }
 
@@ -163,6 +185,15 @@ impl Run<'_> {
         self.time("`cellule run base true`, warm", &warm, ("the same with --cold", &cold));
         let floor = ("bare QEMU restored, and fork, exec and end in it", bare.as_slice());
         self.time("library: start from a template to first output", &library, floor);
+        Ok(())
+    }
+
+    fn network(&mut self) -> Result<()> {
+        let setting =
+            network::Setting { home: self.home, program: self.program, image: &self.arguments.clients };
+        let network = setting.measure(self.arguments.rounds)?;
+        network.show();
+        self.results.network = Some(network);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use cellule_snapshot::{Durability, Extent, SavedFiles, SnapshotDraft, SnapshotNa
 use cellule_supervisor::{NetworkSpec, SandboxName, SandboxSpec, SaveOutcome, SaveRequest, SavedSandbox};
 
 use crate::copy::{Unstarted, spec_of_copy};
+use crate::network::NetworkChanges;
 use crate::{Error, Host, Sandbox, get};
 
 /// A snapshot that was just made.
@@ -117,7 +118,20 @@ impl Host {
         snapshot: &SnapshotName,
         name: Option<SandboxName>,
     ) -> Result<Sandbox, Error> {
-        self.launch_from(snapshot, name).await?.up().await
+        self.start_from_with(snapshot, name, NetworkChanges::default()).await
+    }
+
+    /// The same, with another network than the snapshot's.
+    ///
+    /// # Errors
+    /// As of [`start_from`](Self::start_from).
+    pub async fn start_from_with(
+        &self,
+        snapshot: &SnapshotName,
+        name: Option<SandboxName>,
+        network: NetworkChanges,
+    ) -> Result<Sandbox, Error> {
+        self.launch_from_with(snapshot, name, network).await?.up().await
     }
 
     /// Starts the machine of such a sandbox; [`Sandbox::ready`] waits for it, and [`Sandbox::start_main`] joins its main
@@ -130,11 +144,25 @@ impl Host {
         snapshot: &SnapshotName,
         name: Option<SandboxName>,
     ) -> Result<Sandbox, Error> {
+        self.launch_from_with(snapshot, name, NetworkChanges::default()).await
+    }
+
+    /// The same, with another network than the snapshot's.
+    ///
+    /// # Errors
+    /// As of [`launch_from`](Self::launch_from).
+    pub async fn launch_from_with(
+        &self,
+        snapshot: &SnapshotName,
+        name: Option<SandboxName>,
+        network: NetworkChanges,
+    ) -> Result<Sandbox, Error> {
         let files = self.snapshots().find(snapshot)?;
         let text = |source| Error::SnapshotText { name: snapshot.to_string(), source };
         let saved = SavedSandbox::of(&files).map_err(text)?;
         let spec = spec_of_copy(&saved.spec, format!("the snapshot {snapshot}"))?;
-        let (spec, image) = self.at_home(spec, snapshot).await?;
+        let (mut spec, image) = self.at_home(spec, snapshot).await?;
+        spec.network = network.of(spec.network);
         let copy = Unstarted::make(self, spec, name)?;
         files.link_to(&copy.dir.saved())?;
         copy.launch(self, Some(image)).await

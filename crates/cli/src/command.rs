@@ -19,8 +19,10 @@ mod login;
 mod logout;
 mod logs;
 mod man;
+mod network;
 mod pause;
 mod pool;
+mod port;
 mod prune;
 mod ps;
 mod pull;
@@ -95,6 +97,10 @@ enum Command {
     Template(template::Command),
     #[command(subcommand)]
     Pool(pool::Command),
+    #[command(subcommand)]
+    Network(network::Command),
+    #[command(subcommand)]
+    Port(port::Command),
     Login(login::Arguments),
     Logout(logout::Arguments),
     Setup(setup::Arguments),
@@ -146,6 +152,8 @@ pub(crate) fn dispatch(cellule: Cellule) -> Result<ExitCode, Failure> {
         Command::Snapshot(command) => snapshot::run(command),
         Command::Template(command) => template::run(&command),
         Command::Pool(command) => pool::run(command),
+        Command::Network(command) => network::run(command),
+        Command::Port(command) => port::run(command),
         Command::Login(arguments) => login::run(&arguments),
         Command::Logout(arguments) => logout::run(&arguments),
         Command::Setup(arguments) => setup::run(arguments),

@@ -3,9 +3,19 @@
 //! ```toml
 //! [templates]
 //! cache = "8g"        # what all templates together may take on disk
+//!
+//! [network]           # of sandboxes that are made, and of `cellule network set`; one from a snapshot has the snapshot's
+//! network = "public"  # as --network; an --allow on the command line refuses the rest all the same
+//! rules = ["allow 10.1.2.3:5432", "deny *.example.com"]   # behind those of the command line: the first that matches decides
+//! dns = ["192.0.2.53"]
+//! dns_search = ["example.com"]
+//! bandwidth = "10m"
+//! connection_rate = 100
 //! ```
 //! It is `$CELLULE_CONFIG`, else `cellule/config.toml` in `$XDG_CONFIG_HOME`, else in `~/.config`; root's and everyone's is
 //! `/etc/cellule/config.toml`. The first that is there is read, and no other.
+
+mod network;
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
@@ -14,6 +24,7 @@ use std::path::{Path, PathBuf};
 use cellule::Builder;
 use serde::{Deserialize, Deserializer};
 
+pub(crate) use self::network::NetworkDefaults;
 use crate::failure::Failure;
 use crate::quantity;
 
@@ -25,6 +36,7 @@ const MAX: u64 = 1 << 20;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) templates: Templates,
+    pub(crate) network: NetworkDefaults,
 }
 
 /// Of the machines that sandboxes start from.
@@ -55,7 +67,13 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+        let this: Self = toml::from_str(text)?;
+        if this.network.dns.is_empty() && !this.network.dns_search.is_empty() {
+            return Err(serde::de::Error::custom(
+                "dns_search of [network] goes with dns, which is not there",
+            ));
+        }
+        Ok(this)
     }
 
     /// What all templates together may take on disk.
@@ -99,12 +117,33 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_written_as_on_the_command_line() {
+        let text = "[network]\nnetwork = \"none\"\nrules = [\"deny 10.0.0.0/8\", \"allow *.example.com\"]\n\
+                    dns = [\"192.0.2.53\"]\ndns_search = [\"example.com\"]\nbandwidth = \"10m\"\nconnection_rate = 5";
+        let network = Config::parse(text).unwrap().network;
+        let rules: Vec<String> = network.rules.iter().map(ToString::to_string).collect();
+        assert_eq!(rules, ["deny 10.0.0.0/8", "allow *.example.com"]);
+        assert_eq!(network.dns, ["192.0.2.53:53".parse().unwrap()]);
+        assert_eq!((network.bandwidth, network.connection_rate), (Some(10 << 20), Some(5)));
+    }
+
+    #[test]
     fn what_nobody_knows_is_refused_with_its_line() {
         for (text, words) in [
             ("[templates]\ncahce = \"8g\"", "cahce"),
             ("[template]", "template"),
             ("[templates]\ncache = \"much\"", "much"),
             ("[templates]\ncache = 8", "8"),
+            ("[network]\n\nnetwork = \"open\"", "line 3"),
+            ("[network]\nnetwork = \"open\"", "none, public and all"),
+            ("[network]\nrules = [\n  \"deny 10.0.0.0/8\",\n  \"allow 10.0.0.1/8\",\n]", "line 4"),
+            ("[network]\nrules = [\"allow 10.0.0.1/8\"]", "10.0.0.0/8"),
+            ("[network]\nrules = [\"example.com\"]", "allow"),
+            ("[network]\ndns = [\"somewhere\"]", "192.0.2.53"),
+            ("[network]\nbandwidth = \"0\"", "nothing would ever pass"),
+            ("[network]\nconnection_rate = 0", "nonzero"),
+            ("[network]\npublish = []", "publish"),
+            ("[network]\ndns_search = [\"a.b\"]", "goes with dns"),
             ("templates", "1"),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();

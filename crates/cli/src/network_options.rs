@@ -1,28 +1,62 @@
 //! The options that describe a sandbox's network, shared by the commands that make one.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use cellule::Builder;
-use cellule::network::{Action, Base, Forward, Protocol, Rule};
+use cellule::network::{Action, Base, NetworkChanges, Policy, Rule};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 
+use crate::config::NetworkDefaults;
+use crate::failure::Failure;
+use crate::ports::{Forwards, parse_ports};
 use crate::quantity;
 
-/// Most ports that one option may name.
-const RANGE_MAX: u16 = 1024;
-
-/// How a sandbox reaches others, and they it.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Network")]
-pub(crate) struct NetworkOptions {
+/// What the programs of a sandbox may reach.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct PolicyOptions {
     /// What programs may reach where no rule says: none, public (the internet without this host's own networks) or all.
-    /// Without it, --allow refuses the rest, and else it is public
-    #[arg(long, value_name = "WHAT")]
+    /// Without it, --allow refuses the rest, and else it is the configuration's, or public
+    #[arg(long, value_name = "WHAT", value_parser = base())]
     network: Option<Base>,
     #[command(flatten)]
     rules: RuleOptions,
+}
+
+impl PolicyOptions {
+    /// Whether anything is said.
+    pub(crate) fn is_given(&self) -> bool {
+        self.network.is_some() || !self.rules.rules.is_empty()
+    }
+
+    /// What is so where no rule matches, if it is said, and the rules: those of the configuration behind.
+    fn with(&self, defaults: &NetworkDefaults) -> (Option<Base>, Vec<Rule>) {
+        let own = &self.rules.rules;
+        // Who allows something here refuses the rest, whatever the file has for it.
+        let allows = own.iter().any(|rule| rule.action() == Action::Allow);
+        let base = self.network.or(if allows { None } else { defaults.network });
+        (base, own.iter().chain(&defaults.rules).cloned().collect())
+    }
+
+    /// All that programs may reach.
+    ///
+    /// # Errors
+    /// There are too many rules.
+    pub(crate) fn policy(&self, defaults: &NetworkDefaults) -> Result<Policy, Failure> {
+        let (base, rules) = self.with(defaults);
+        Policy::new(base, rules).map_err(|error| Failure::because("the network's rules cannot be", &error))
+    }
+}
+
+/// How a sandbox reaches others, and they it.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = Self::HEADING)]
+pub(crate) struct NetworkOptions {
+    #[command(flatten)]
+    policy: PolicyOptions,
     /// Let a port of this host lead to one of the sandbox, such as 8080:80, 127.0.0.1:0:80 (any that is free),
-    /// [::1]:8000-8010:8000-8010 or 5353:53/udp; without an address it is this host's loopback
+    /// `[::1]:8000-8010:8000-8010` or 5353:53/udp; without an address it is this host's loopback
     #[arg(short, long, value_name = "[IP:]HOST:GUEST[/tcp|udp]", value_parser = parse_ports)]
     publish: Vec<Forwards>,
     /// Let programs reach a port of this host's loopback, as host.cellule.internal
@@ -38,7 +72,7 @@ pub(crate) struct NetworkOptions {
     #[arg(long)]
     host_names: bool,
     /// The most that programs may send, and get, each second
-    #[arg(long, value_name = "SIZE", value_parser = quantity::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bandwidth)]
     bandwidth: Option<u64>,
     /// The most connections that programs may begin each second
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
@@ -46,24 +80,54 @@ pub(crate) struct NetworkOptions {
 }
 
 impl NetworkOptions {
-    /// Puts what was asked into the description of a sandbox.
-    pub(crate) fn apply(&self, mut builder: Builder) -> Builder {
-        if let Some(base) = self.network {
+    /// What stands above them in the help.
+    pub(crate) const HEADING: &'static str = "Network";
+
+    /// Puts what was asked into the description of a sandbox, and what the configuration says where nothing was.
+    pub(crate) fn apply(&self, mut builder: Builder, defaults: &NetworkDefaults) -> Builder {
+        let (base, rules) = self.policy.with(defaults);
+        if let Some(base) = base {
             builder = builder.network(base);
         }
-        builder = self.rules.rules().into_iter().fold(builder, Builder::rule);
+        builder = rules.into_iter().fold(builder, Builder::rule);
         builder =
             self.publish.iter().flat_map(|forwards| &forwards.0).fold(builder, |b, forward| b.port(*forward));
         builder = self.expose_host.iter().fold(builder, |b, (port, guest)| b.expose_host(*port, *guest));
-        builder = self.dns.iter().fold(builder, |b, server| b.name_server(*server));
-        builder = self.dns_search.iter().fold(builder, Builder::search_domain);
-        if let Some(bytes) = self.bandwidth {
+        let (dns, search) = if self.dns.is_empty() {
+            (&defaults.dns, &defaults.dns_search)
+        } else {
+            (&self.dns, &self.dns_search)
+        };
+        builder = dns.iter().fold(builder, |b, server| b.name_server(*server));
+        builder = search.iter().fold(builder, Builder::search_domain);
+        if let Some(bytes) = self.bandwidth.or(defaults.bandwidth) {
             builder = builder.bandwidth(bytes);
         }
-        if let Some(connections) = self.connection_rate {
+        if let Some(connections) = self.connection_rate.or(defaults.connection_rate) {
             builder = builder.connection_rate(connections);
         }
         builder.hosts_file(self.host_names)
+    }
+
+    /// What of a snapshot's network is another. What the configuration says of what programs may reach counts where
+    /// something is said of it here.
+    ///
+    /// # Errors
+    /// There are too many rules.
+    pub(crate) fn changes(&self, defaults: &NetworkDefaults) -> Result<NetworkChanges, Failure> {
+        let policy = self.policy.is_given().then(|| self.policy.policy(defaults)).transpose()?;
+        let ports = self.publish.iter().flat_map(|forwards| forwards.0.iter().copied());
+        let exposed: BTreeMap<u16, u16> =
+            self.expose_host.iter().map(|(port, guest)| (*guest, *port)).collect();
+        Ok(NetworkChanges {
+            policy,
+            ports: (!self.publish.is_empty()).then(|| ports.collect()),
+            exposed: (!exposed.is_empty()).then_some(exposed),
+            name_servers: (!self.dns.is_empty()).then(|| (self.dns.clone(), self.dns_search.clone())),
+            hosts_file: self.host_names.then_some(true),
+            bandwidth: self.bandwidth,
+            connection_rate: self.connection_rate,
+        })
     }
 }
 
@@ -73,10 +137,9 @@ pub(crate) struct RuleOptions {
     rules: Vec<Rule>,
 }
 
-impl RuleOptions {
-    pub(crate) fn rules(&self) -> Vec<Rule> {
-        self.rules.clone()
-    }
+/// The bases, so that a shell can complete them.
+fn base() -> impl TypedValueParser<Value = Base> {
+    PossibleValuesParser::new(["none", "public", "all"]).try_map(|text| text.parse::<Base>())
 }
 
 /// The target of a rule, checked where it was typed.
@@ -84,7 +147,8 @@ fn parse_target(text: &str) -> Result<String, String> {
     Rule::new(Action::Allow, text).map(|_| text.to_owned()).map_err(|error| chain(&error))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and what is below it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -144,56 +208,6 @@ impl clap::FromArgMatches for RuleOptions {
     }
 }
 
-/// What one `-p` gives: a forward, or one for each port of a range.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Forwards(pub(crate) Vec<Forward>);
-
-/// `[IP:]HOST:GUEST[/tcp|udp]`, or `GUEST` alone for any port of the host.
-pub(crate) fn parse_ports(text: &str) -> Result<Forwards, String> {
-    let shape = || {
-        "write it as 8080:80, 127.0.0.1:8080:80, [::1]:8080:80, 0:80 or 8000-8010:8000-8010/udp".to_owned()
-    };
-    let (places, protocol) = match text.rsplit_once('/') {
-        None => (text, Protocol::Tcp),
-        Some((places, "tcp")) => (places, Protocol::Tcp),
-        Some((places, "udp")) => (places, Protocol::Udp),
-        Some(_) => return Err(shape()),
-    };
-    let (host, guest) = places.rsplit_once(':').unwrap_or(("0", places));
-    let (address, host) = match host.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once("]:").ok_or_else(shape)?;
-            (IpAddr::V6(address.parse::<Ipv6Addr>().map_err(|_| shape())?), port)
-        }
-        None => match host.rsplit_once(':') {
-            Some((address, port)) => (IpAddr::V4(address.parse::<Ipv4Addr>().map_err(|_| shape())?), port),
-            None => (Ipv4Addr::LOCALHOST.into(), host),
-        },
-    };
-    let (host, guest) = (range(host).ok_or_else(shape)?, range(guest).ok_or_else(shape)?);
-    let count = guest.1 - guest.0;
-    if guest.0 == 0 {
-        return Err("the sandbox has no port 0".to_owned());
-    }
-    if count >= RANGE_MAX {
-        return Err(format!("a range can have {RANGE_MAX} ports"));
-    }
-    if host != (0, 0) && host.1 - host.0 != count {
-        return Err("the two ranges must be of one length".to_owned());
-    }
-    let forward = |number: u16| {
-        let port = if host == (0, 0) { 0 } else { host.0 + number };
-        Forward { host: SocketAddr::new(address, port), guest: guest.0 + number, protocol }
-    };
-    Ok(Forwards((0..=count).map(forward).collect()))
-}
-
-fn range(text: &str) -> Option<(u16, u16)> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last && (first > 0 || last == 0)).then_some((first, last))
-}
-
 fn parse_exposed(text: &str) -> Result<(u16, u16), String> {
     let (port, guest) = text.split_once(':').unwrap_or((text, text));
     let parse = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
@@ -201,11 +215,19 @@ fn parse_exposed(text: &str) -> Result<(u16, u16), String> {
 }
 
 /// A name server's address, with port 53 where none is given.
-fn parse_server(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse_server(text: &str) -> Result<SocketAddr, String> {
     let address = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
     address
         .or_else(|_| text.parse())
         .map_err(|_| "write it as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53".to_owned())
+}
+
+/// A size that something can pass at.
+pub(crate) fn parse_bandwidth(text: &str) -> Result<u64, String> {
+    match quantity::parse_size(text)? {
+        0 => Err("nothing would ever pass; --network none keeps programs from the network".to_owned()),
+        bytes => Ok(bytes),
+    }
 }
 
 #[cfg(test)]
@@ -220,43 +242,53 @@ mod tests {
         network: NetworkOptions,
     }
 
-    fn forwards(text: &str) -> Vec<String> {
-        let show = |forward: &Forward| format!("{}>{}/{}", forward.host, forward.guest, forward.protocol);
-        parse_ports(text).unwrap().0.iter().map(show).collect()
-    }
-
-    #[test]
-    fn a_port_is_written_as_with_docker() {
-        assert_eq!(forwards("8080:80"), ["127.0.0.1:8080>80/tcp"]);
-        assert_eq!(forwards("80"), ["127.0.0.1:0>80/tcp"]);
-        assert_eq!(forwards("0.0.0.0:0:80/udp"), ["0.0.0.0:0>80/udp"]);
-        assert_eq!(forwards("[::1]:8080:80"), ["[::1]:8080>80/tcp"]);
-        assert_eq!(forwards("8000-8001:9000-9001"), ["127.0.0.1:8000>9000/tcp", "127.0.0.1:8001>9001/tcp"]);
-        assert_eq!(forwards("0:9000-9001").len(), 2);
-        for bad in [
-            "",
-            "x",
-            "1:2:3",
-            "::1:80:80",
-            "8080:80/sctp",
-            "5-4:80",
-            "1-2:80",
-            "80:0",
-            "70000:80",
-            "1-60000:1-60000",
-        ] {
-            assert!(parse_ports(bad).is_err(), "{bad}");
-        }
+    /// The policy of these words below a file's, as text.
+    fn policy(words: &[&str], defaults: &NetworkDefaults) -> Vec<String> {
+        let options = Program::try_parse_from([&["x"], words].concat()).unwrap().network;
+        let policy = options.policy.policy(defaults).unwrap();
+        let rules = policy.rules().iter().map(ToString::to_string);
+        rules.chain([policy.base().to_string()]).collect()
     }
 
     #[test]
     fn rules_keep_the_order_in_which_they_were_typed() {
         let words =
-            ["x", "--deny", "a.example", "--allow", "*.example", "--deny", "10.0.0.0/8", "--allow", "*:443"];
-        let rules = Program::try_parse_from(words).unwrap().network.rules.rules();
-        let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
-        assert_eq!(rules, ["deny a.example", "allow *.example", "deny 10.0.0.0/8", "allow *:443"]);
+            ["--deny", "a.example", "--allow", "*.example", "--deny", "10.0.0.0/8", "--allow", "*:443"];
+        let rules = policy(&words, &NetworkDefaults::default());
+        assert_eq!(rules, ["deny a.example", "allow *.example", "deny 10.0.0.0/8", "allow *:443", "none"]);
         let error = Program::try_parse_from(["x", "--allow", "10.0.0.1/8"]).unwrap_err().to_string();
         assert!(error.contains("10.0.0.0/8"), "{error}");
+    }
+
+    #[test]
+    fn the_files_rules_come_last_and_its_network_opens_nothing_beside_what_is_allowed_here() {
+        let defaults = NetworkDefaults {
+            network: Some(Base::All),
+            rules: vec!["deny 10.0.0.0/8".parse().unwrap()],
+            ..NetworkDefaults::default()
+        };
+        assert_eq!(policy(&[], &defaults), ["deny 10.0.0.0/8", "all"]);
+        assert_eq!(policy(&["--network", "public"], &defaults), ["deny 10.0.0.0/8", "public"]);
+        assert_eq!(policy(&["--deny", "a.b"], &defaults), ["deny a.b", "deny 10.0.0.0/8", "all"]);
+        assert_eq!(policy(&["--allow", "a.b"], &defaults), ["allow a.b", "deny 10.0.0.0/8", "none"]);
+    }
+
+    #[test]
+    fn of_a_snapshots_network_only_what_is_said_is_another() {
+        let changes = |words: &[&str]| {
+            let options = Program::try_parse_from([&["x"], words].concat()).unwrap().network;
+            options.changes(&NetworkDefaults::default()).unwrap()
+        };
+        assert_eq!(changes(&[]), NetworkChanges::default());
+        let said = changes(&["--network", "none", "--expose-host", "5432:15432"]);
+        assert_eq!(said.policy.map(|policy| policy.base()), Some(Base::None));
+        assert_eq!(said.exposed, Some(BTreeMap::from([(15432, 5432)])));
+        assert_eq!(said.ports, None);
+    }
+
+    #[test]
+    fn a_rate_at_which_nothing_passes_is_refused() {
+        assert_eq!(parse_bandwidth("1m"), Ok(1 << 20));
+        assert!(parse_bandwidth("0").is_err());
     }
 }

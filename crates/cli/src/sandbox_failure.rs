@@ -4,6 +4,7 @@ use cellule_engine::{EngineProblem, MemorySize};
 use cellule_supervisor::{DirectoryError, FailureKind, FindError, SandboxError};
 
 use crate::failure::Failure;
+use crate::ports;
 
 /// The failure for a sandbox that did not start, or is no more.
 pub(crate) fn failure(error: &SandboxError) -> Failure {
@@ -67,8 +68,8 @@ pub(crate) fn sandbox(failed: &cellule_supervisor::Failure) -> Failure {
         | FailureKind::GuestEnded
         | FailureKind::EngineDied
         | FailureKind::GuestUnsound
-        | FailureKind::Supervisor
-        | FailureKind::Network => failure,
+        | FailureKind::Supervisor => failure,
+        FailureKind::Network => ports::hint(failure),
     }
 }
 

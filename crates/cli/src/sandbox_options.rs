@@ -190,10 +190,8 @@ impl SandboxOptions {
         if let Some(dir) = self.workdir.as_deref().filter(|dir| !dir.is_empty() && !dir.starts_with('/')) {
             return Err(Failure::new(format!("--workdir {dir}: it must begin with a slash")));
         }
-        let template_cache = match self.template_cache {
-            Some(bytes) => bytes,
-            None => Config::read()?.template_cache(),
-        };
+        let config = Config::read()?;
+        let template_cache = self.template_cache.unwrap_or_else(|| config.template_cache());
         let variables = environment::read(&self.env_file, &self.env)?;
         let stdin = match (self.interactive, attached) {
             (false, _) => Stdin::None,
@@ -245,7 +243,7 @@ impl SandboxOptions {
             };
             builder = builder.idle_timeout(after, action);
         }
-        builder = self.network.apply(builder);
+        builder = self.network.apply(builder, &config.network);
         builder = self.warmup.iter().fold(builder, Builder::warm_up);
         builder = self.warmup_detach.iter().fold(builder, Builder::warm_up_detached);
         builder = self.ready_port.iter().fold(builder, |builder, port| builder.ready_port(*port));

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use cellule::network::Forward;
 use cellule::{Entry, State};
 use serde::Serialize;
 
 use crate::failure::{OWN_FAILURE, TIMED_OUT};
-use crate::moment;
+use crate::{moment, ports};
 
 /// A cause longer than this is cut off in a table.
 const CAUSE_CHARACTERS: usize = 60;
 /// A command longer than this is cut off in a table.
 const COMMAND_CHARACTERS: usize = 20;
+/// More ports than this are counted in a table.
+const PORTS: usize = 4;
 
 /// One sandbox in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,6 +35,8 @@ pub(crate) struct Summary {
     /// Why it failed, or ended by itself.
     pub(crate) cause: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// The ports of this host that lead into one that runs.
+    pub(crate) ports: Vec<Forward>,
 }
 
 impl Summary {
@@ -52,6 +57,7 @@ impl Summary {
             exit_code: exit_code(entry),
             cause: record.cause.clone(),
             labels: spec.labels.clone(),
+            ports: if entry.is_live() { record.ports.clone() } else { Vec::new() },
         };
         summary.status = summary.words(now);
         summary
@@ -81,6 +87,16 @@ impl Summary {
     pub(crate) fn short_status(&self, full: bool) -> String {
         let room = CAUSE_CHARACTERS + "Failed: ".len();
         cut(self.status.lines().next().unwrap_or_default(), if full { usize::MAX } else { room })
+    }
+
+    /// The ports, as Docker shows them; of many, the first ones.
+    pub(crate) fn short_ports(&self, full: bool) -> String {
+        let most = if full { usize::MAX } else { PORTS };
+        let mut shown: Vec<String> = self.ports.iter().take(most).map(ports::show).collect();
+        if self.ports.len() > most {
+            shown.push(format!("{} more", self.ports.len() - most));
+        }
+        shown.join(", ")
     }
 
     /// The command in quotes, as Docker shows it.
@@ -136,6 +152,7 @@ pub(crate) mod tests {
             exit_code: None,
             cause: None,
             labels: BTreeMap::new(),
+            ports: Vec::new(),
         }
     }
 
@@ -176,6 +193,22 @@ pub(crate) mod tests {
         summary.status = format!("Failed: {}\nsecond line", "é".repeat(100));
         assert_eq!(summary.short_status(false).chars().count(), 68);
         assert_eq!(summary.short_status(true).chars().count(), 108);
+    }
+
+    #[test]
+    fn ports_are_shown_as_docker_does_and_many_are_counted() {
+        let ports = (0..6).map(|number| Forward {
+            host: ([127, 0, 0, 1], 8000 + number).into(),
+            guest: 80,
+            protocol: cellule::network::Protocol::Tcp,
+        });
+        let mut summary = Summary { ports: ports.collect(), ..summary(State::Running) };
+        let shown = summary.short_ports(false);
+        assert!(shown.starts_with("127.0.0.1:8000->80/tcp, 127.0.0.1:8001->80/tcp, "), "{shown}");
+        assert!(shown.ends_with("127.0.0.1:8003->80/tcp, 2 more"), "{shown}");
+        assert!(summary.short_ports(true).ends_with(", 127.0.0.1:8005->80/tcp"));
+        summary.ports.clear();
+        assert_eq!(summary.short_ports(false), "");
     }
 
     #[test]

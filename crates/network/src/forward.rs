@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -167,23 +168,22 @@ pub(crate) fn remove(gateway: &Gateway, host: SocketAddr, protocol: Protocol) ->
 /// What there is, and whether the guest answers now.
 pub(crate) async fn statuses(gateway: Rc<Gateway>) -> Vec<ForwardStatus> {
     let open: Vec<_> = gateway.forwards.open.borrow().iter().map(Rc::clone).collect();
-    let mut statuses = Vec::with_capacity(open.len());
-    for open in open {
-        let forward = open.forward;
-        let is_up = match forward.protocol {
-            Protocol::Tcp => {
-                let up = answers(&gateway, forward.guest).await;
-                if up {
-                    open.has_answered.set(true);
-                }
-                up
-            }
-            // Nothing answers for sure.
-            _ => gateway.forwards.clients.has_answered(forward.guest),
-        };
-        statuses.push(ForwardStatus { forward, is_up });
+    // At once: a guest that stands still answers for none of them.
+    join_all(open.iter().map(|open| status(&gateway, open))).await
+}
+
+async fn status(gateway: &Rc<Gateway>, open: &Open) -> ForwardStatus {
+    let forward = open.forward;
+    let is_up = if forward.protocol == Protocol::Tcp {
+        answers(gateway, forward.guest).await
+    } else {
+        // Nothing answers for sure.
+        gateway.forwards.clients.has_answered(forward.guest)
+    };
+    if is_up {
+        open.has_answered.set(true);
     }
-    statuses
+    ForwardStatus { forward, is_up }
 }
 
 async fn accept(gateway: Rc<Gateway>, listener: TcpListener, open: std::rc::Weak<Open>, forward: Forward) {

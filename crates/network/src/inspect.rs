@@ -132,5 +132,15 @@ fn see(said: &[u8]) -> Seen {
     http::read(said)
 }
 
+/// The name that first bytes show, if they show one.
+#[cfg(fuzzing)]
+pub fn shown(said: &[u8]) -> Option<Name> {
+    match see(said) {
+        Seen::Tls { server, .. } => server,
+        Seen::Http { host } => host,
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

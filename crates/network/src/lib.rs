@@ -40,7 +40,14 @@ pub use forward::{Forward, ForwardError, ForwardStatus};
 pub use limits::Limits;
 pub use network::{Config, Figures, Network, NetworkError};
 pub use record::{Direction, Outcome, Record, Sink};
+pub use tcp::OpenConnection;
 pub use visit::{Visit, Visits};
+
+/// What fuzz targets reach that is nobody else's.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::inspect::shown;
+}
 
 #[cfg(test)]
 mod tests;

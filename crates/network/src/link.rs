@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix;
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// The header of a frame: two addresses and the type of what follows.
 pub(crate) const HEADER: usize = 14;
@@ -22,8 +24,8 @@ const ROOM: usize = 1 << 20;
 const FULL: usize = ROOM + (512 << 10);
 /// How many frames are read before others have their turn.
 const TURN: usize = 64;
-/// What is kept of a buffer that nothing waits in.
-const KEPT: usize = 64 << 10;
+/// After which time a buffer that nothing waits in is given back.
+const KEPT: Duration = Duration::from_millis(500);
 
 /// The gateway's own address on the link: locally administered, and no guest's.
 pub(crate) const GATEWAY_MAC: [u8; 6] = [0x02, 0xce, 0x11, 0x00, 0x00, 0x01];
@@ -68,12 +70,15 @@ pub(crate) struct Outbox {
     drained: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Waiting {
+    /// Frames from `written` to `end`, one after the other. What is behind is of no meaning, and need not be cleared before it is
+    /// written to again.
     bytes: Vec<u8>,
-    /// How long the frames are that are not written, one after the other from `written` on.
+    /// How long each of them is.
     frames: VecDeque<usize>,
     written: usize,
+    end: usize,
     /// Where the guest is.
     guest: Mac,
     dropped: u64,
@@ -81,7 +86,7 @@ struct Waiting {
 
 impl Outbox {
     pub(crate) fn new(guest: Mac) -> Self {
-        let waiting = Waiting { bytes: Vec::new(), frames: VecDeque::new(), written: 0, guest, dropped: 0 };
+        let waiting = Waiting { guest, ..Waiting::default() };
         Self { waiting: RefCell::new(waiting), filled: Notify::new(), drained: Notify::new() }
     }
 
@@ -118,19 +123,15 @@ impl Outbox {
             return Err(fill);
         }
         let guest = waiting.guest;
-        waiting.frames.push_back(HEADER + length);
-        let bytes = &mut waiting.bytes;
-        bytes.extend_from_slice(&guest);
-        bytes.extend_from_slice(&GATEWAY_MAC);
-        let kind = bytes.len();
-        let start = kind + 2;
-        bytes.resize(start + length, 0);
-        let result = fill(&mut bytes[start..]);
-        let carries = carries.unwrap_or(match bytes.get(start).map_or(4, |first| first >> 4) {
+        let frame = waiting.add(HEADER + length);
+        frame[..6].copy_from_slice(&guest);
+        frame[6..12].copy_from_slice(&GATEWAY_MAC);
+        let result = fill(&mut frame[HEADER..]);
+        let carries = carries.unwrap_or(match frame.get(HEADER).map_or(4, |first| first >> 4) {
             6 => Carries::Ipv6,
             _ => Carries::Ipv4,
         });
-        bytes[kind..start].copy_from_slice(&carries.to_bytes());
+        frame[12..HEADER].copy_from_slice(&carries.to_bytes());
         drop(waiting);
         self.filled.notify_one();
         Ok(result)
@@ -152,7 +153,14 @@ impl Outbox {
             let filled = self.filled.notified();
             let written = self.waiting.borrow_mut().write(link);
             match written {
-                Ok(true) => filled.await,
+                Ok(true) => {
+                    tokio::pin!(filled);
+                    if timeout(KEPT, &mut filled).await.is_err() {
+                        // A guest that is silent takes nothing.
+                        self.waiting.borrow_mut().give_back();
+                        filled.await;
+                    }
+                }
                 Ok(false) => link.writable().await?,
                 Err(error) => return Err(error),
             }
@@ -165,7 +173,24 @@ impl Outbox {
 
 impl Waiting {
     fn len(&self) -> usize {
-        self.bytes.len() - self.written
+        self.end - self.written
+    }
+
+    /// Room for one more frame, which the caller fills.
+    fn add(&mut self, length: usize) -> &mut [u8] {
+        let (start, end) = (self.end, self.end + length);
+        if end > self.bytes.len() {
+            self.bytes.resize(end.next_power_of_two(), 0);
+        }
+        self.frames.push_back(length);
+        self.end = end;
+        &mut self.bytes[start..end]
+    }
+
+    fn give_back(&mut self) {
+        if self.len() == 0 {
+            self.bytes = Vec::new();
+        }
     }
 
     /// Writes frames; `false` if the link takes no more of them now.
@@ -179,17 +204,15 @@ impl Waiting {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.written > ROOM {
-                        self.bytes.drain(..self.written);
-                        self.written = 0;
+                        self.bytes.copy_within(self.written..self.end, 0);
+                        (self.written, self.end) = (0, self.len());
                     }
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
-        self.written = 0;
+        (self.written, self.end) = (0, 0);
         Ok(true)
     }
 }
@@ -199,6 +222,8 @@ pub(crate) fn open(socket: OwnedFd) -> io::Result<UnixStream> {
     // For reading and writing, one Unix socket is like the other; only that each of them is a message.
     let socket = unix::net::UnixStream::from(socket);
     socket.set_nonblocking(true)?;
+    // As much as the host allows: it wakes who writes only when three quarters are free again. It may well be less.
+    _ = socket2::SockRef::from(&socket).set_send_buffer_size(ROOM);
     UnixStream::from_std(socket)
 }
 

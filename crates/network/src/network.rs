@@ -19,7 +19,8 @@ use crate::limits::Limits;
 use crate::link::{self, Outbox};
 use crate::policy::{Policy, Protocol};
 use crate::record::Sink;
-use crate::tcp::Connections;
+use crate::reply;
+use crate::tcp::{Connections, OpenConnection};
 use crate::udp::Exchanges;
 use crate::visit::Visits;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub limits: Limits,
     /// The address that the guest's card has.
     pub mac: [u8; 6],
+    /// Connections that the guest believes to have, since it is a copy of one that has them: they are reset.
+    pub lost: Vec<OpenConnection>,
     /// Where it is told what became of connections. Called on the gateway's thread, which waits for it.
     pub sink: Sink,
 }
@@ -190,6 +193,14 @@ impl Network {
         .await
     }
 
+    /// The connections that are open.
+    ///
+    /// # Errors
+    /// [`NetworkError::Gone`].
+    pub async fn connections(&self) -> Result<Vec<OpenConnection>, NetworkError> {
+        self.ask(|gateway, reply| _ = reply.send(gateway.connections.all_open())).await
+    }
+
     /// What the network has at present.
     ///
     /// # Errors
@@ -201,7 +212,7 @@ impl Network {
 
 async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<Job>) {
     let Ok(link) = link::open(link) else { return };
-    let Config { policy, servers, hosts_file, exposed, limits, mac, sink } = config;
+    let Config { policy, servers, hosts_file, exposed, limits, mac, lost, sink } = config;
     let mut seed = [0; 8];
     if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
         return;
@@ -211,6 +222,9 @@ async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<J
     let outbox = Outbox::new(mac);
     let gateway = Rc::new(Gateway::new(outbox, policy, dns, limits, sink, u64::from_ne_bytes(seed)));
     *gateway.exposed.borrow_mut() = exposed;
+    for OpenConnection { guest_port, remote } in lost {
+        reply::ask_about(&gateway.outbox, remote, guest_port, gateway.seed());
+    }
     let serve = async {
         while let Some(job) = asked.recv().await {
             job(&gateway);

@@ -25,7 +25,8 @@ impl Rate {
     /// Changes the limit.
     #[expect(clippy::cast_precision_loss, reason = "nobody's limit is that exact")]
     pub(crate) fn set(&self, per_second: Option<u64>) {
-        let limit = per_second.map(|limit| limit as f64);
+        // Nothing at all is not a rate: it is what a policy refuses.
+        let limit = per_second.map(|limit| limit.max(1) as f64);
         self.level.set(limit.map_or(0.0, burst));
         self.per_second.set(limit);
     }
@@ -64,6 +65,13 @@ fn burst(per_second: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_of_nothing_is_the_least_that_there_is() {
+        let rate = Rate::new(Some(0));
+        rate.spend(rate.allows());
+        assert!(rate.wait() <= Duration::from_secs(1));
+    }
 
     #[test]
     fn what_is_spent_is_not_there_until_time_has_passed() {

@@ -1,6 +1,6 @@
 //! Owns the packets that the gateway makes itself: answers to a guest that have no connection behind them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -162,9 +162,34 @@ pub(crate) fn reset(outbox: &Outbox, remote: IpAddr, segment: &TcpPacket<&[u8]>)
         timestamp: None,
         payload: &[],
     };
+    self::segment(outbox, remote, &answer);
+}
+
+/// Asks the guest about a connection that is not there, as a new one of the same name: it answers with where that connection stands,
+/// which is what a reset must know to count (RFC 5961).
+pub(crate) fn ask_about(outbox: &Outbox, remote: SocketAddr, guest_port: u16, seed: u64) {
+    let [a, b, c, d, ..] = seed.to_ne_bytes();
+    let question = TcpRepr {
+        src_port: remote.port(),
+        dst_port: guest_port,
+        control: TcpControl::Syn,
+        seq_number: smoltcp::wire::TcpSeqNumber(i32::from_ne_bytes([a, b, c, d])),
+        ack_number: None,
+        window_len: 0,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    segment(outbox, remote.ip(), &question);
+}
+
+fn segment(outbox: &Outbox, remote: IpAddr, segment: &TcpRepr<'_>) {
     let (from, to) = (IpAddress::from(remote), IpAddress::from(guest_of(remote)));
-    packet(outbox, remote, IpProtocol::Tcp, answer.buffer_len(), |bytes| {
-        answer.emit(&mut TcpPacket::new_unchecked(bytes), &from, &to, &ChecksumCapabilities::default());
+    packet(outbox, remote, IpProtocol::Tcp, segment.buffer_len(), |bytes| {
+        segment.emit(&mut TcpPacket::new_unchecked(bytes), &from, &to, &ChecksumCapabilities::default());
     });
 }
 

@@ -11,12 +11,13 @@
 //! one's connection is being made says nothing new.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use smoltcp::wire::TcpPacket;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
@@ -48,9 +49,28 @@ pub(crate) struct Key {
     pub(crate) remote: SocketAddr,
 }
 
+/// A connection that a guest believes to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenConnection {
+    /// The guest's port.
+    pub guest_port: u16,
+    /// The other end.
+    pub remote: SocketAddr,
+}
+
+/// How long a guest may take to let go of a socket that it has just begun to connect.
+const LET_GO: Duration = Duration::from_millis(5);
+/// A guest that asks within this time for what it was refused has not heard of it.
+const ASKS_AGAIN: Duration = Duration::from_secs(4);
+/// How many that were refused are remembered.
+const REFUSED: usize = 64;
+
 /// The connections of a guest.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
+    /// What was refused last.
+    refused: RefCell<VecDeque<(Key, Instant)>>,
     slots: RefCell<HashMap<Key, Slot>>,
     /// Tells a connection from another that had the same key before.
     next: Cell<u64>,
@@ -96,6 +116,13 @@ impl Connections {
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.slots.borrow().len()
+    }
+
+    /// Those that are open.
+    pub(crate) fn all_open(&self) -> Vec<OpenConnection> {
+        let slots = self.slots.borrow();
+        let open = slots.iter().filter(|(_, slot)| matches!(slot.state, State::Open(_)));
+        open.map(|(key, _)| OpenConnection { guest_port: key.guest_port, remote: key.remote }).collect()
     }
 
     /// Keeps a connection for as long as the result lives.
@@ -235,17 +262,44 @@ fn refuse(gateway: &Gateway, packet: &Packet<'_>) -> Begun {
     None
 }
 
-fn outside(gateway: &Gateway, packet: &Packet<'_>, mut account: Account) -> Begun {
+fn outside(gateway: &Rc<Gateway>, packet: &Packet<'_>, mut account: Account) -> Begun {
     let (decision, names, reason) = gateway.decide(account.remote, Protocol::Tcp);
     account.name = names.first().cloned();
     account.reason = reason;
     if !decision.allowed {
-        reply::unreachable(&gateway.outbox, packet, Unreachable::Prohibited);
-        gateway.record(account, Outcome::Denied, None);
+        prohibit(gateway, packet, account);
         return None;
     }
     let inspection = Inspection::needed(&gateway.policy.borrow(), decision.by_name);
     Some((Target::Host(account.remote), account, inspection))
+}
+
+/// Tells the guest that a connection may not be. A kernel takes an error for its socket only once whoever connects has let go of
+/// it, which a guest that was answered at once has not; else it asks again, a second later. So the answer takes its time, and one that asks again all
+/// the same gets a reset, which waits for the socket.
+fn prohibit(gateway: &Rc<Gateway>, packet: &Packet<'_>, account: Account) {
+    let key = Key { guest_port: account.guest_port, remote: account.remote };
+    let refused = &gateway.connections.refused;
+    if refused.borrow().iter().any(|(known, since)| *known == key && since.elapsed() < ASKS_AGAIN) {
+        refuse(gateway, packet);
+        return;
+    }
+    gateway.record(account, Outcome::Denied, None);
+    let mut recent = refused.borrow_mut();
+    // Whoever asks faster than that is no program that waits for an answer.
+    if recent.len() == REFUSED && recent.front().is_some_and(|(_, since)| since.elapsed() < LET_GO) {
+        refuse(gateway, packet);
+        return;
+    }
+    if recent.len() == REFUSED {
+        recent.pop_front();
+    }
+    recent.push_back((key, Instant::now()));
+    let (gateway, to, syn) = (Rc::clone(gateway), packet.to, packet.bytes.to_vec());
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(LET_GO).await;
+        reply::quote(&gateway.outbox, to, &syn, Unreachable::Prohibited);
+    });
 }
 
 /// What a connection leads to.
@@ -279,7 +333,10 @@ impl Connecting {
                 let connected = timeout(CONNECT, gateway.outside.connect(to)).await;
                 match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                     Ok(stream) => Far::Host(stream),
-                    Err(error) => return failed(&gateway, key, &syn, account, &error),
+                    Err(error) => {
+                        tokio::time::sleep_until((account.began + LET_GO).into()).await;
+                        return failed(&gateway, key, &syn, account, &error);
+                    }
                 }
             }
             Target::Dns => {

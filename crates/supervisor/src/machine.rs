@@ -10,6 +10,7 @@ use cellule_engine::{
     ConfigError, ConsoleLog, CpuCount, Disk, Engine, EngineChoice, ExitReason, HostProcess, Kernel,
     LaunchError, Machine, MachineConfig, MemorySize, SavedMachine, Start,
 };
+use cellule_network::OpenConnection;
 use cellule_protocol::client::{Limits, Session};
 use cellule_protocol::network::{GUEST_V4, GUEST_V6, Mac};
 use cellule_protocol::v1;
@@ -116,7 +117,7 @@ pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) ->
 }
 
 async fn prepare(launcher: &Launcher, spec: &SandboxSpec, steps: &Steps) -> Result<Started, Failure> {
-    let (running, start, main) = match &spec.saved {
+    let prepared = match &spec.saved {
         Some(of) if !launcher.has_used_disk => saved::start(launcher, of).await?,
         _ => {
             if spec.saved.is_some() {
@@ -124,10 +125,10 @@ async fn prepare(launcher: &Launcher, spec: &SandboxSpec, steps: &Steps) -> Resu
                 _ = std::fs::remove_dir_all(launcher.dir().join(SAVED));
             }
             let (running, start) = warm::start(launcher).await?;
-            (running, start, None)
+            Prepared { running, start, main: None, lost: Vec::new() }
         }
     };
-    introduce(Prepared { running, start, main }, spec, launcher.dir(), steps).await
+    introduce(prepared, spec, launcher.dir(), steps).await
 }
 
 /// A machine that knows nothing yet of the sandbox that it is for.
@@ -136,6 +137,8 @@ pub(crate) struct Prepared {
     pub(crate) running: Running,
     pub(crate) start: StartRecord,
     pub(crate) main: Option<SavedMain>,
+    /// Connections that its guest believes to have.
+    pub(crate) lost: Vec<OpenConnection>,
 }
 
 /// Makes the machine the sandbox's, whose directory is `dir` now.
@@ -145,10 +148,10 @@ pub(crate) async fn introduce(
     dir: &Path,
     steps: &Steps,
 ) -> Result<Started, Failure> {
-    let Prepared { running, start, main } = prepared;
+    let Prepared { running, start, main, lost } = prepared;
     let begun = Instant::now();
     let link = running.link.try_clone().map_err(|error| no_descriptor(&error))?;
-    let network = network::start(&spec.network, dir, link, mac(spec.id.as_str())).await?;
+    let network = network::start(&spec.network, dir, link, mac(spec.id.as_str()), lost).await?;
     steps.tell("network", begun);
     let begun = Instant::now();
     let answer = running.handshake(Some(configuration(spec)?)).await?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use cellule_network::dns::{Dns, Servers};
 use cellule_network::policy::{Base, Policy};
-use cellule_network::{Config, Forward, Limits, Network, Outcome, Record, Sink};
+use cellule_network::{Config, Forward, Limits, Network, OpenConnection, Outcome, Record, Sink};
 use cellule_protocol::network::{GATEWAY_V4, Mac};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,7 @@ pub(crate) async fn start(
     dir: &Path,
     link: OwnedFd,
     mac: Mac,
+    lost: Vec<OpenConnection>,
 ) -> Result<Running, Failure> {
     // Each connection of a guest's has a descriptor.
     let files = getrlimit(Resource::Nofile);
@@ -88,6 +89,7 @@ pub(crate) async fn start(
             ..Limits::default()
         },
         mac,
+        lost,
         sink: sink(LogWriter::new(&dir.join(LOGS).join(NETWORK_LOG))),
     };
     let network = Network::start(link, config).map_err(|error| failed(&error))?;
@@ -150,6 +152,7 @@ pub(crate) fn refusing(link: &OwnedFd) -> Result<Network, Failure> {
         exposed: HashMap::new(),
         limits: Limits::default(),
         mac: [0; 6],
+        lost: Vec::new(),
         sink: Box::new(drop),
     };
     Network::start(link, config).map_err(|error| failed(&error))

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use cellule_engine::{LaunchError, SavedMachine};
+use cellule_network::OpenConnection;
 use cellule_snapshot::{SavedFiles, Subject};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::directory::SAVED;
 use crate::disk::DiskSize;
 use crate::document::DocumentError;
 use crate::failure::{Failure, FailureKind};
-use crate::machine::{Launcher, Running, apart};
+use crate::machine::{Launcher, Prepared, apart};
 use crate::record::StartRecord;
 use crate::spec::{FORMAT, SandboxSpec};
 use crate::warm::chain;
@@ -29,7 +30,12 @@ pub struct SavedSandbox {
     pub spec: SandboxSpec,
     /// Its main program, if that ran.
     pub main: Option<SavedMain>,
+    /// The connections that its guest had, which a copy does not have.
+    pub connections: Vec<OpenConnection>,
 }
+
+/// More than any guest has.
+const CONNECTIONS: usize = 8192;
 
 /// A main program that ran when its sandbox was saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,15 +86,16 @@ impl SavedSandbox {
         if found != FORMAT {
             return Err(DocumentError::Format { found });
         }
-        Ok(serde_json::from_slice(text)?)
+        let sandbox: Self = serde_json::from_slice(text)?;
+        if sandbox.connections.len() > CONNECTIONS {
+            return Err(DocumentError::Bounds { field: "connections" });
+        }
+        Ok(sandbox)
     }
 }
 
 /// Starts the machine that lies in the sandbox's own directory. There is nothing else to start in its place.
-pub(crate) async fn start(
-    launcher: &Launcher,
-    of: &str,
-) -> Result<(Running, StartRecord, Option<SavedMain>), Failure> {
+pub(crate) async fn start(launcher: &Launcher, of: &str) -> Result<Prepared, Failure> {
     let begun = Instant::now();
     let dir = launcher.dir().join(SAVED);
     let (machine, disk, sandbox) = apart(move || load(&dir)).await?;
@@ -97,7 +104,8 @@ pub(crate) async fn start(
         Ok(running) => running,
         Err(error) => return Err(unusable(&error)),
     };
-    Ok((running, StartRecord { saved: Some(of.to_owned()), ..StartRecord::default() }, sandbox.main))
+    let start = StartRecord { saved: Some(of.to_owned()), ..StartRecord::default() };
+    Ok(Prepared { running, start, main: sandbox.main, lost: sandbox.connections })
 }
 
 fn load(dir: &Path) -> Result<(SavedMachine, Option<File>, SavedSandbox), Failure> {

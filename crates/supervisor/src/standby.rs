@@ -108,7 +108,7 @@ async fn prepare(
     let listener = Listener::bind(dir.path()).map_err(|error| {
         Failure::new(crate::failure::FailureKind::Supervisor, "the supervisor cannot listen", Some(&error))
     })?;
-    Ok((Prepared { running, start, main: None }, listener))
+    Ok((Prepared { running, start, main: None, lost: Vec::new() }, listener))
 }
 
 /// The next claim; none if it broke off or cannot be understood.

@@ -1,5 +1,7 @@
 //! `cellule doctor`: what this host offers, what is missing, and what helps.
 
+mod network;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let host = host::locate()?;
     let home = host.home();
     let probe = KvmProbe::run();
-    let findings = vec![
+    let mut findings = vec![
         cpu(&probe),
         kvm_device(&probe),
         kvm_guest(&probe),
@@ -88,6 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         cgroup(),
         bundle(home),
     ];
+    findings.extend(network::findings());
     let text = match arguments.format {
         Format::Table => render(&findings),
         Format::Json => {

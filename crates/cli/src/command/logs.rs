@@ -1,6 +1,7 @@
 //! `cellule logs`: what came out of a sandbox, whether it runs or not.
 
 mod console;
+mod network;
 mod output;
 
 use std::io;
@@ -11,12 +12,14 @@ use cellule::{Entry, Host, LogOptions, LogSource};
 use cellule_supervisor::{CONSOLE_LOG, LOGS, LogRecord};
 
 use self::console::ConsoleReader;
+use self::network::Connections;
 use self::output::{Output, Stream};
 use crate::failure::Failure;
 use crate::line::one_line;
+use crate::listing::Format;
 use crate::{completion, host, library_failure, moment};
 
-/// Print what the command of a sandbox wrote
+/// Print what the command of a sandbox wrote, or what became of its connections
 ///
 /// What it wrote to standard error goes to standard error. Of a sandbox that was started several times, the log goes on;
 /// of one that wrote much, the oldest is gone.
@@ -47,6 +50,12 @@ pub(crate) struct Arguments {
     /// Print instead what the agent in the guest has to say
     #[arg(long)]
     agent: bool,
+    /// Print instead what became of its connections, each as it ended: who was reached or refused, and which rule decided
+    #[arg(long, conflicts_with_all = ["console", "agent"])]
+    network: bool,
+    /// How to print connections; as JSON each is an object on a line
+    #[arg(long, default_value = "table", value_enum, value_name = "FORMAT", requires = "network")]
+    format: Format,
 }
 
 /// Where to begin.
@@ -111,13 +120,18 @@ impl From<cellule::Error> for PrintError {
 
 async fn print(host: &Host, entry: &Entry, arguments: &Arguments) -> Result<(), PrintError> {
     let options = LogOptions {
-        source: if arguments.agent { LogSource::Agent } else { LogSource::Main },
+        source: match (arguments.network, arguments.agent) {
+            (true, _) => LogSource::Network,
+            (false, true) => LogSource::Agent,
+            (false, false) => LogSource::Main,
+        },
         follow: arguments.follow,
         tail: arguments.tail.lines(),
         since_ns: arguments.since,
     };
     let mut logs = host.logs(entry, options)?;
     let mut lines = Lines { timestamps: arguments.timestamps, foreign: arguments.agent, begun: [false; 2] };
+    let mut connections = arguments.network.then(|| Connections::new(arguments.timestamps, arguments.format));
     let mut output = Output::new();
     loop {
         let mut next = tokio::time::timeout(Duration::ZERO, logs.next()).await;
@@ -132,6 +146,11 @@ async fn print(host: &Host, entry: &Entry, arguments: &Arguments) -> Result<(), 
         else {
             return Ok(output.flush()?);
         };
+        if let Some(connections) = &mut connections {
+            let (stream, text) = connections.text(&record);
+            output.write(stream, text.as_bytes())?;
+            continue;
+        }
         let stream = if record.stderr { Stream::Error } else { Stream::Out };
         output.write(stream, &lines.text(&record))?;
     }

@@ -104,14 +104,15 @@ struct Line {
     now: i64,
 }
 
-impl Row<6> for Line {
-    const HEADER: [&'static str; 6] = ["SANDBOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"];
+impl Row<7> for Line {
+    const HEADER: [&'static str; 7] =
+        ["SANDBOX ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
 
     fn id(&self) -> String {
         self.summary.id.clone()
     }
 
-    fn lines(&self, full: bool) -> Vec<[String; 6]> {
+    fn lines(&self, full: bool) -> Vec<[String; 7]> {
         let Self { summary, now } = self;
         vec![[
             summary.id.clone(),
@@ -119,6 +120,7 @@ impl Row<6> for Line {
             summary.short_command(full),
             format!("{} ago", moment::since(summary.created_ns, *now)),
             summary.short_status(full),
+            summary.short_ports(full),
             summary.name.clone().unwrap_or_default(),
         ]]
     }
@@ -183,9 +185,10 @@ mod tests {
     fn a_line_has_the_columns_that_docker_has() {
         let mut summary = summary(State::Running);
         summary.status = "Up 5 minutes".to_owned();
+        summary.ports.extend(crate::ports::parse_ports("8080:80/udp").unwrap().0);
         let line = Line { summary, now: NOW };
         let [cells] = line.lines(false).try_into().unwrap();
-        let cells: [String; 6] = cells;
+        let cells: [String; 7] = cells;
         assert_eq!(
             cells.each_ref().map(String::as_str),
             [
@@ -194,6 +197,7 @@ mod tests {
                 "\"sh -c echo hello; s…\"",
                 "10 minutes ago",
                 "Up 5 minutes",
+                "127.0.0.1:8080->80/udp",
                 "web"
             ]
         );

@@ -6,14 +6,20 @@ use cellule::{Host, Sandbox, SandboxName, SnapshotName};
 
 use super::attach;
 use crate::attached::died_of;
+use crate::config::Config;
 use crate::detach_keys::DetachKeys;
 use crate::failure::{Failure, OWN_FAILURE};
+use crate::network_options::NetworkOptions;
 use crate::relay::Signals;
 use crate::report::Report;
 use crate::{completion, host, library_failure};
 
 /// Start sandboxes that do not run, or a new one from a snapshot
+///
+/// The network of one from a snapshot is the snapshot's, as far as that opens neither this host nor its networks, at ports of
+/// this host that are free; what is said of it here is another.
 #[derive(Debug, clap::Args)]
+#[command(mut_args(of_snapshot))]
 pub(crate) struct Arguments {
     /// Names, or what ids begin with
     #[arg(required_unless_present = "from", value_name = "SANDBOX", add = completion::sandbox())]
@@ -22,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SNAPSHOT", conflicts_with = "sandboxes", add = completion::snapshot())]
     from: Option<SnapshotName>,
     /// Name the sandbox that goes on from a snapshot
-    #[arg(long, requires = "from")]
+    #[arg(long, conflicts_with = "sandboxes")]
     name: Option<SandboxName>,
     /// Stay with the command and exit as it does
     #[arg(short, long)]
@@ -33,6 +39,15 @@ pub(crate) struct Arguments {
     /// The keys that leave a terminal without ending its command
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     detach_keys: DetachKeys,
+    #[command(flatten)]
+    network: NetworkOptions,
+}
+
+/// One that is started again has the network that it had. Clap does not ask for what `requires` names where that conflicts
+/// with what is there, so that this must conflict itself.
+fn of_snapshot(argument: clap::Arg) -> clap::Arg {
+    let is_network = argument.get_help_heading() == Some(NetworkOptions::HEADING);
+    if is_network { argument.conflicts_with("sandboxes") } else { argument }
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -46,8 +61,9 @@ async fn start_all(arguments: Arguments) -> Result<ExitCode, Failure> {
     let host = host::locate()?;
     let mut signals = Signals::catch().map_err(|error| Failure::because("cannot catch signals", &error))?;
     if let Some(snapshot) = &arguments.from {
+        let network = arguments.network.changes(&Config::read()?.network)?;
         let launched = tokio::select! {
-            launched = host.launch_from(snapshot, arguments.name.clone()) => launched,
+            launched = host.launch_from_with(snapshot, arguments.name.clone(), network) => launched,
             signal = signals.next() => return Err(died_of(signal)),
         };
         let mut sandbox = launched.map_err(|error| library_failure::of(&error))?;
@@ -113,4 +129,33 @@ async fn go_on(sandbox: &mut Sandbox) -> Result<(), Failure> {
 /// Starts one again that has ended.
 pub(super) async fn again(host: &Host, name: &str) -> Result<(), Failure> {
     start_one(host, name).await
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Words {
+        #[command(flatten)]
+        _arguments: Arguments,
+    }
+
+    #[test]
+    fn a_network_is_for_one_from_a_snapshot_alone() {
+        for option in [
+            "--publish=80",
+            "--network=none",
+            "--allow=example.com",
+            "--host-names",
+            "--dns=192.0.2.53",
+            "--name=again",
+        ] {
+            assert!(Words::try_parse_from(["start", "--from", "loaded", option]).is_ok(), "{option}");
+            let refused = Words::try_parse_from(["start", "web", option]).unwrap_err().to_string();
+            assert!(refused.contains("SANDBOX"), "{option}: {refused}");
+        }
+    }
 }

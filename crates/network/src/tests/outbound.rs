@@ -207,6 +207,16 @@ fn what_is_not_allowed_is_told_at_once_in_one_way_and_recorded_with_the_rule() {
 }
 
 #[test]
+fn whoever_asks_again_for_what_was_refused_is_reset_and_recorded_once() {
+    scene(Setting::default(), |mut scene| async move {
+        // This guest takes no notice of ICMP, as a kernel whose socket is busy does not.
+        let socket = scene.guest.connect(5000, "10.0.0.1:80");
+        scene.guest.until(socket, |socket| socket.state() == State::Closed).await;
+        assert_eq!(scene.record().await.outcome, Outcome::Denied);
+    });
+}
+
+#[test]
 fn a_policy_that_is_changed_resets_what_it_does_not_allow_any_more() {
     let (listener, address) = std_server();
     let setting = Setting { redirect: vec![(ELSEWHERE, address)], ..Setting::default() };

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cellule_engine::{Machine, SaveError, SavedMachine};
+use cellule_network::Network;
 use cellule_protocol::client::Session;
 use cellule_snapshot::{SandboxSubject, Saving, Subject, shares_blocks};
 
@@ -95,7 +96,8 @@ impl Supervisor {
             session,
             base,
             disk,
-            sandbox: SavedSandbox { spec: (*self.spec).clone(), main: None },
+            sandbox: SavedSandbox { spec: (*self.spec).clone(), main: None, connections: Vec::new() },
+            network: self.network.borrow().clone(),
             name: self.dir.name().map_or_else(|| self.spec.id.to_string(), |name| name.to_string()),
             request,
         };
@@ -134,6 +136,7 @@ struct SaveJob {
     base: Option<File>,
     disk: Option<File>,
     sandbox: SavedSandbox,
+    network: Option<Arc<Network>>,
     name: String,
     request: SaveRequest,
 }
@@ -170,6 +173,9 @@ impl SaveJob {
                 self.machine.pause().await.map_err(|error| chain(&error))?;
             }
             self.sandbox.main = main_at();
+            if let Some(network) = &self.network {
+                self.sandbox.connections = network.connections().await.map_err(|error| chain(&error))?;
+            }
             // A disk is written to by the machine alone.
             let copied = apart(move || {
                 let copied = disk.map_or(Ok(()), |disk| saving.copy_disk(&disk));

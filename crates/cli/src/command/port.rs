@@ -1,0 +1,176 @@
+//! `cellule port …`: ports of this host that lead into running sandboxes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+
+use cellule::network::{Forward, ForwardStatus, Protocol};
+use serde::Serialize;
+
+use crate::each::code;
+use crate::failure::Failure;
+use crate::listing::{FormatOption, Row};
+use crate::ports::{Forwards, parse_ports};
+use crate::{completion, host, library_failure, ports};
+
+/// List, add and remove ports of this host that lead into a running sandbox
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// List them, and whether somebody in the sandbox answers now
+    #[command(visible_alias = "list")]
+    Ls {
+        /// The sandbox's name, or what its id begins with
+        #[arg(add = completion::sandbox())]
+        sandbox: String,
+        #[command(flatten)]
+        format: FormatOption,
+    },
+    /// Let ports lead into it, now and when it is started again; prints where this host listens
+    Add {
+        /// The sandbox's name, or what its id begins with
+        #[arg(add = completion::sandbox())]
+        sandbox: String,
+        /// Such as 8080:80, 127.0.0.1:0:80 (any that is free), 80 (the same) or 5353:53/udp
+        #[arg(required = true, value_name = "[IP:]HOST:GUEST[/tcp|udp]", value_parser = parse_ports)]
+        ports: Vec<Forwards>,
+    },
+    /// Take ports away, now and when it is started again; connections that are open go on
+    Rm {
+        /// The sandbox's name, or what its id begins with
+        #[arg(add = completion::sandbox())]
+        sandbox: String,
+        /// Such as 8080, 127.0.0.1:8080 or 5353/udp
+        #[arg(required = true, value_name = "[IP:]HOST[/tcp|udp]", value_parser = parse_place)]
+        ports: Vec<Place>,
+    },
+}
+
+/// Where this host listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    host: SocketAddr,
+    protocol: Protocol,
+}
+
+/// `[IP:]HOST[/tcp|udp]`
+fn parse_place(text: &str) -> Result<Place, String> {
+    let shape = || "write it as 8080, 127.0.0.1:8080, [::1]:8080 or 5353/udp".to_owned();
+    let (place, protocol) = match text.rsplit_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((place, "tcp")) => (place, Protocol::Tcp),
+        Some((place, "udp")) => (place, Protocol::Udp),
+        Some(_) => return Err(shape()),
+    };
+    let host = match place.parse::<u16>() {
+        Ok(port) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+        Err(_) => place.parse().map_err(|_| shape())?,
+    };
+    if host.port() == 0 { Err(shape()) } else { Ok(Place { host, protocol }) }
+}
+
+pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
+    super::runtime()?.block_on(async {
+        match command {
+            Command::Ls { sandbox, format } => list(&sandbox, format).await,
+            Command::Add { sandbox, ports } => add(&sandbox, &ports).await,
+            Command::Rm { sandbox, ports } => remove(&sandbox, &ports).await,
+        }
+    })
+}
+
+async fn list(name: &str, format: FormatOption) -> Result<ExitCode, Failure> {
+    let statuses = host::connect(name).await?.ports().await.map_err(|error| library_failure::of(&error))?;
+    let rows: Vec<Line> = statuses.into_iter().map(Line::of).collect();
+    crate::answer(&format.render(&rows, false)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn add(name: &str, ports: &[Forwards]) -> Result<ExitCode, Failure> {
+    let mut sandbox = host::connect(name).await?;
+    let mut failed = false;
+    for forward in ports.iter().flat_map(|forwards| &forwards.0) {
+        match sandbox.add_port(*forward).await {
+            Ok(added) => crate::answer(&format!("{}\n", added.host))?,
+            Err(error) => {
+                let mut failure =
+                    Failure::new(format!("cannot let {} lead into {name}", ports::show(forward)));
+                failure.cause(crate::failure::line(&error));
+                crate::say(&ports::hint(failure).render());
+                failed = true;
+            }
+        }
+    }
+    Ok(code(failed))
+}
+
+async fn remove(name: &str, places: &[Place]) -> Result<ExitCode, Failure> {
+    let mut sandbox = host::connect(name).await?;
+    let mut failed = false;
+    for Place { host, protocol } in places {
+        match sandbox.remove_port(*host, *protocol).await {
+            Ok(()) => crate::answer(&format!("{host}\n"))?,
+            Err(error) => {
+                let hint = format!("those that there are: cellule port ls {name}");
+                crate::say(&library_failure::of(&error).hint(hint).render());
+                failed = true;
+            }
+        }
+    }
+    Ok(code(failed))
+}
+
+/// A port, and whether somebody answers.
+#[derive(Debug, Serialize)]
+struct Line {
+    #[serde(flatten)]
+    forward: Forward,
+    /// up or waiting.
+    state: &'static str,
+}
+
+impl Line {
+    fn of(ForwardStatus { forward, is_up }: ForwardStatus) -> Self {
+        Self { forward, state: if is_up { "up" } else { "waiting" } }
+    }
+}
+
+impl Row<2> for Line {
+    const HEADER: [&'static str; 2] = ["PORT", "STATE"];
+
+    fn id(&self) -> String {
+        self.forward.host.to_string()
+    }
+
+    fn lines(&self, _full: bool) -> Vec<[String; 2]> {
+        vec![[ports::show(&self.forward), self.state.to_owned()]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_written_as_it_is_listed() {
+        for (text, host, protocol) in [
+            ("8080", "127.0.0.1:8080", Protocol::Tcp),
+            ("0.0.0.0:8080/tcp", "0.0.0.0:8080", Protocol::Tcp),
+            ("[::1]:53/udp", "[::1]:53", Protocol::Udp),
+        ] {
+            assert_eq!(parse_place(text), Ok(Place { host: host.parse().unwrap(), protocol }), "{text}");
+        }
+        for bad in ["", "0", "x", "8080:80", "8080/sctp", "127.0.0.1"] {
+            assert!(parse_place(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn programs_read_a_port_as_inspect_tells_it() {
+        let forward = parse_ports("8080:80").unwrap().0[0];
+        let line = Line::of(ForwardStatus { forward, is_up: false });
+        assert_eq!(line.lines(false), [["127.0.0.1:8080->80/tcp", "waiting"]]);
+        let json = serde_json::json!({
+            "host": "127.0.0.1:8080", "guest": 80, "protocol": "tcp", "state": "waiting",
+        });
+        assert_eq!(serde_json::to_value(&line).unwrap(), json);
+    }
+}
