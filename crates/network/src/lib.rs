@@ -24,8 +24,6 @@ mod rate;
 mod record;
 mod relay;
 mod reply;
-// Until connections are handed over, only tests do.
-#[cfg_attr(not(test), allow(dead_code, unused_imports))]
 pub mod secrets;
 mod stack;
 mod tcp;
