@@ -95,6 +95,7 @@ fn gateway() -> &'static Mutex<(UnixStream, Network, u16)> {
             limits: Limits::default(),
             mac: [2, 0, 0, 0, 0, 9],
             lost: Vec::new(),
+            secrets: None,
             sink: Box::new(drop),
         };
         let network = Network::start(theirs, config).expect("the gateway starts");

@@ -31,6 +31,7 @@ use crate::policy::{Decision, Destination, Name, Policy, Protocol, embedded_v4};
 use crate::rate::Rate;
 use crate::record::{Direction, Outcome, Record, Sink};
 use crate::reply::{self, Unreachable};
+use crate::secrets::Secrets;
 use crate::tcp::Connections;
 use crate::udp::Exchanges;
 use crate::visit::{Visit, Visits};
@@ -52,6 +53,8 @@ pub(crate) struct Gateway {
     pub(crate) limits: Limits,
     pub(crate) rates: Rates,
     pub(crate) visits: RefCell<Option<Visits>>,
+    /// What is put in for some hosts.
+    pub(crate) secrets: Option<Rc<Secrets>>,
     sink: Sink,
     dropped: Cell<u64>,
     seed: Cell<u64>,
@@ -135,6 +138,7 @@ impl Gateway {
             rates: Rates::new(&limits),
             limits,
             visits: RefCell::new(None),
+            secrets: None,
             sink,
             dropped: Cell::new(0),
             seed: Cell::new(seed),

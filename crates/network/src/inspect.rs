@@ -38,13 +38,21 @@ enum Seen {
     Other,
 }
 
+/// A name that a connection showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) name: Name,
+    /// Whether it is a TLS server's, and not the host of a request in the clear.
+    pub(crate) tls: bool,
+}
+
 /// What is done with the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// More must be said.
     Wait,
     /// It may go on, for this name.
-    Passes(Option<Name>),
+    Passes(Option<Shown>),
     /// It may not, and why.
     Refused(Option<Name>, String),
 }
@@ -59,8 +67,9 @@ pub(crate) struct Inspection {
 
 impl Inspection {
     /// The look that is needed, if any, at a connection that was allowed.
-    pub(crate) fn needed(policy: &Policy, by_name: bool) -> Option<Self> {
-        (by_name || policy.has_name_rules()).then_some(Self { by_name, deadline: None })
+    pub(crate) fn needed(policy: &Policy, by_name: bool, has_secrets: bool) -> Option<Self> {
+        let is_needed = by_name || policy.has_name_rules() || has_secrets;
+        is_needed.then_some(Self { by_name, deadline: None })
     }
 
     /// When it is over.
@@ -99,19 +108,23 @@ impl Inspection {
             Seen::Http2 if self.by_name => {
                 refused(None, "HTTP/2 without TLS is not read, so that it cannot be held to the rules")
             }
-            Seen::Tls { server: Some(name), .. } => judged(name, "the TLS server's name", judge),
-            Seen::Http { host: Some(name) } => judged(name, "the request's host", judge),
+            Seen::Tls { server: Some(name), .. } => {
+                judged(Shown { name, tls: true }, "the TLS server's name", judge)
+            }
+            Seen::Http { host: Some(name) } => {
+                judged(Shown { name, tls: false }, "the request's host", judge)
+            }
             Seen::Tls { .. } | Seen::Http { .. } | Seen::Http2 | Seen::Other => Verdict::Passes(None),
         }
     }
 }
 
-fn judged(name: Name, what: &str, judge: impl Fn(&Name) -> Result<(), String>) -> Verdict {
-    match judge(&name) {
-        Ok(()) => Verdict::Passes(Some(name)),
+fn judged(shown: Shown, what: &str, judge: impl Fn(&Name) -> Result<(), String>) -> Verdict {
+    match judge(&shown.name) {
+        Ok(()) => Verdict::Passes(Some(shown)),
         Err(why) => {
-            let why = format!("{what} is {name}: {why}");
-            Verdict::Refused(Some(name), why)
+            let why = format!("{what} is {}: {why}", shown.name);
+            Verdict::Refused(Some(shown.name), why)
         }
     }
 }

@@ -24,6 +24,7 @@ mod rate;
 mod record;
 mod relay;
 mod reply;
+pub mod secrets;
 mod stack;
 mod tcp;
 mod udp;

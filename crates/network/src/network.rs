@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -21,6 +22,7 @@ use crate::link::{self, Outbox};
 use crate::policy::{Policy, Protocol};
 use crate::record::Sink;
 use crate::reply;
+use crate::secrets::Secrets;
 use crate::tcp::{Connections, OpenConnection};
 use crate::udp::Exchanges;
 use crate::visit::Visits;
@@ -41,6 +43,8 @@ pub struct Config {
     pub mac: [u8; 6],
     /// Connections that the guest believes to have, since it is a copy of one that has them: they are reset.
     pub lost: Vec<OpenConnection>,
+    /// What is put in for some hosts, and is nowhere in the guest.
+    pub secrets: Option<Secrets>,
     /// Where it is told what became of connections. Called on the gateway's thread, which waits for it.
     pub sink: Sink,
 }
@@ -214,7 +218,7 @@ impl Network {
 
 async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<Job>) {
     let Ok(link) = link::open(link) else { return };
-    let Config { policy, servers, hosts_file, exposed, limits, mac, lost, sink } = config;
+    let Config { policy, servers, hosts_file, exposed, limits, mac, lost, secrets, sink } = config;
     let mut seed = [0; 8];
     if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
         return;
@@ -222,7 +226,9 @@ async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<J
     let dns = Dns::new(servers);
     let dns = if hosts_file { dns.with_hosts_file() } else { dns };
     let outbox = Outbox::new(mac);
-    let gateway = Rc::new(Gateway::new(outbox, policy, dns, limits, sink, u64::from_ne_bytes(seed)));
+    let mut gateway = Gateway::new(outbox, policy, dns, limits, sink, u64::from_ne_bytes(seed));
+    gateway.secrets = secrets.map(Rc::new);
+    let gateway = Rc::new(gateway);
     *gateway.exposed.borrow_mut() = exposed;
     for OpenConnection { guest_port, remote } in lost {
         reply::ask_about(&gateway.outbox, remote, guest_port, gateway.seed());
@@ -232,10 +238,17 @@ async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<J
             job(&gateway);
         }
     };
+    let refresh = async {
+        match &gateway.secrets {
+            Some(secrets) => secrets.keep().await,
+            None => pending().await,
+        }
+    };
     let ended = tokio::select! {
         ended = link::read_from(&link, |frame| gateway.take(frame)) => ended,
         ended = gateway.outbox.write_to(&link) => ended,
         () = serve => Ok(()),
+        () = refresh => Ok(()),
     };
     if let Err(error) = ended {
         tracing::warn!(%error, "the link to the guest ended");

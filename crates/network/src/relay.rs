@@ -17,13 +17,19 @@ use rustix::net::Shutdown;
 use smoltcp::socket::tcp::{Socket, State};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::gateway::{Account, Gateway};
-use crate::inspect::{Inspection, Verdict};
+use crate::inspect::{Inspection, Shown, Verdict};
+use crate::policy::Name;
 use crate::record::{Outcome, REVOKED};
+use crate::secrets::{InterceptError, Target, intercept};
 use crate::stack::Sent;
 use crate::tcp::Connection;
 
+/// How long what puts secrets in may take to say why it ended.
+const SETTLE: Duration = Duration::from_millis(100);
 /// How often a ring is filled or emptied before others have their turn.
 const TURNS: usize = 8;
 
@@ -97,10 +103,23 @@ pub(crate) async fn run(
     account: Account,
     inspection: Option<Inspection>,
 ) {
-    let mut relay =
-        Relay { gateway, connection, far, account, inspection, ended: Ended::default(), held_until: None };
+    let mut relay = Relay {
+        gateway,
+        connection,
+        far,
+        account,
+        inspection,
+        intercepted: None,
+        ended: Ended::default(),
+        held_until: None,
+    };
     let (outcome, why) = relay.carry().await;
-    let Relay { far, account, .. } = relay;
+    let Relay { far, account, intercepted, .. } = relay;
+    // What the interception says is why the service ended, if it did.
+    let why = match intercepted {
+        Some(intercepted) => intercepted.why().await.or(why),
+        None => why,
+    };
     if outcome != Outcome::Closed {
         far.abort();
         let mut stack = connection.stack.borrow_mut();
@@ -116,9 +135,40 @@ struct Relay<'a> {
     far: Far,
     account: Account,
     inspection: Option<Inspection>,
+    intercepted: Option<Intercepted>,
     ended: Ended,
     /// More may pass then.
     held_until: Option<Instant>,
+}
+
+/// A connection to a host that gets secrets, which goes through something that puts them in. It ends with this.
+struct Intercepted(JoinHandle<Result<(), InterceptError>>);
+
+impl Intercepted {
+    /// Why it ended, if that was its own doing.
+    async fn why(mut self) -> Option<String> {
+        match timeout(SETTLE, &mut self.0).await {
+            Ok(Ok(Err(error))) => Some(chain(&error)),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Intercepted {
+    fn drop(&mut self) {
+        // The host may be waited for without an end, by a guest that is long gone.
+        self.0.abort();
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 type End = (Outcome, Option<String>);
@@ -189,11 +239,15 @@ impl Relay<'_> {
         let remote = self.account.remote;
         match inspection.look(seen, is_whole, |shown| self.gateway.judge(remote, shown)) {
             Verdict::Wait => {}
-            Verdict::Passes(name) => {
-                if let Some(name) = name {
+            Verdict::Passes(shown) => {
+                self.inspection = None;
+                if let Some(Shown { name, tls }) = shown {
+                    // A server that has spoken already does not wait for the client that would get secrets.
+                    if self.account.received == 0 {
+                        self.intercept(&name, tls)?;
+                    }
                     self.account.name = Some(name);
                 }
-                self.inspection = None;
             }
             Verdict::Refused(name, why) => {
                 if let Some(name) = name {
@@ -201,6 +255,23 @@ impl Relay<'_> {
                 }
                 return Err((Outcome::Denied, Some(why)));
             }
+        }
+        Ok(())
+    }
+
+    /// Has secrets put in on the way to a host that gets some.
+    fn intercept(&mut self, name: &Name, tls: bool) -> Result<(), End> {
+        let Some(secrets) = self.gateway.secrets.as_ref().filter(|secrets| secrets.wants(name)) else {
+            return Ok(());
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(|error| broken(&error))?;
+        match std::mem::replace(&mut self.far, Far::Service(ours)) {
+            Far::Host(host) => {
+                let target = Target { name: name.clone(), tls };
+                let task = tokio::task::spawn_local(intercept(Rc::clone(secrets), theirs, host, target));
+                self.intercepted = Some(Intercepted(task));
+            }
+            service @ Far::Service(_) => self.far = service,
         }
         Ok(())
     }

@@ -264,7 +264,8 @@ fn outside(gateway: &Rc<Gateway>, packet: &Packet<'_>, mut account: Account) -> 
         prohibit(gateway, packet, account);
         return None;
     }
-    let inspection = Inspection::needed(&gateway.policy.borrow(), decision.by_name);
+    let has_secrets = gateway.secrets.is_some();
+    let inspection = Inspection::needed(&gateway.policy.borrow(), decision.by_name, has_secrets);
     Some((Target::Host(account.remote), account, inspection))
 }
 

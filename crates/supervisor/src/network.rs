@@ -90,6 +90,7 @@ pub(crate) async fn start(
         },
         mac,
         lost,
+        secrets: None,
         sink: sink(LogWriter::new(&dir.join(LOGS).join(NETWORK_LOG))),
     };
     let network = Network::start(link, config).map_err(|error| failed(&error))?;
@@ -153,6 +154,7 @@ pub(crate) fn refusing(link: &OwnedFd) -> Result<Network, Failure> {
         limits: Limits::default(),
         mac: [0; 6],
         lost: Vec::new(),
+        secrets: None,
         sink: Box::new(drop),
     };
     Network::start(link, config).map_err(|error| failed(&error))

@@ -51,6 +51,12 @@ fn tls(server: Option<&str>, encrypted: bool) -> Seen {
     Seen::Tls { server: server.map(name), encrypted }
 }
 
+const TLS: bool = true;
+
+fn shown(text: &str, tls: bool) -> Shown {
+    Shown { name: name(text), tls }
+}
+
 fn judge(policy: &Policy, shown: &Name) -> Result<(), String> {
     let decision = policy.decide_name(shown, None, None);
     if decision.allowed { Ok(()) } else { Err(decision.reason.explain(policy).to_string()) }
@@ -121,10 +127,13 @@ fn the_host_of_a_request_is_found() {
 fn under_an_allow_list_only_what_names_an_allowed_name_passes() {
     let policy = Policy::new(None, vec!["allow *.example".parse().unwrap()]).unwrap();
     let look = |said: &[u8], is_whole| {
-        Inspection::needed(&policy, true).unwrap().look(said, is_whole, |name| judge(&policy, name))
+        Inspection::needed(&policy, true, false).unwrap().look(said, is_whole, |name| judge(&policy, name))
     };
     let hello = |extensions: &[u8]| records(&hello_with(extensions), 999);
-    assert_eq!(look(&hello(&server_name("a.example")), false), Verdict::Passes(Some(name("a.example"))));
+    assert_eq!(
+        look(&hello(&server_name("a.example")), false),
+        Verdict::Passes(Some(shown("a.example", TLS)))
+    );
     assert_eq!(look(b"\0binary", false), Verdict::Passes(None));
     assert_eq!(look(b"", false), Verdict::Wait);
     assert_eq!(look(&[22, 3], false), Verdict::Wait);
@@ -146,12 +155,14 @@ fn under_an_allow_list_only_what_names_an_allowed_name_passes() {
 fn a_name_that_is_denied_is_refused_where_others_are_not() {
     let rules = vec!["deny evil.test".parse().unwrap()];
     let policy = Policy::new(Some(Base::Public), rules).unwrap();
-    let mut inspection = Inspection::needed(&policy, false).unwrap();
+    let mut inspection = Inspection::needed(&policy, false, false).unwrap();
     let request = |host| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let mut look = |said: String| inspection.look(said.as_bytes(), false, |name| judge(&policy, name));
-    assert_eq!(look(request("a.example")), Verdict::Passes(Some(name("a.example"))));
+    assert_eq!(look(request("a.example")), Verdict::Passes(Some(shown("a.example", false))));
     assert!(matches!(look(request("evil.test")), Verdict::Refused(Some(_), _)));
-    assert!(Inspection::needed(&Policy::new(Some(Base::Public), Vec::new()).unwrap(), false).is_none());
+    assert!(
+        Inspection::needed(&Policy::new(Some(Base::Public), Vec::new()).unwrap(), false, false).is_none()
+    );
 }
 
 proptest::proptest! {
