@@ -24,6 +24,7 @@ mod pausing;
 mod pools;
 mod python;
 mod registries;
+mod secrets;
 mod setup;
 mod signals;
 mod snapshots;

@@ -40,18 +40,23 @@ impl Nginx {
 
     /// Starts one with a certificate and its key, as PEM.
     pub fn with_certificate(certificate: &str, key: &str) -> Self {
-        Self::launch(Some((certificate, key)))
+        Self::launch(Some((certificate, key, "")))
     }
 
-    fn launch(certificate: Option<(&str, &str)>) -> Self {
+    /// The same, with locations in its own words for what it does over TLS.
+    pub fn with_locations(certificate: &str, key: &str, locations: &str) -> Self {
+        Self::launch(Some((certificate, key, locations)))
+    }
+
+    fn launch(tls_as: Option<(&str, &str, &str)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (http, http2, tls) = (free_port(), free_port(), free_port());
         let path = dir.path().display();
-        let tls_server = certificate.map_or_else(String::new, |(certificate, key)| {
+        let tls_server = tls_as.map_or_else(String::new, |(certificate, key, locations)| {
             fs::write(dir.path().join("certificate.pem"), certificate).unwrap();
             fs::write(dir.path().join("key.pem"), key).unwrap();
             format!(
-                "server {{ listen 127.0.0.1:{tls} ssl http2; ssl_certificate {path}/certificate.pem; ssl_certificate_key {path}/key.pem; }}"
+                "server {{ listen 127.0.0.1:{tls} ssl http2; ssl_certificate {path}/certificate.pem; ssl_certificate_key {path}/key.pem; {locations} }}"
             )
         });
         fs::create_dir(dir.path().join("www")).unwrap();

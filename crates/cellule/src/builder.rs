@@ -6,7 +6,7 @@
 //!                         engine checked)
 //! ```
 
-mod authorities;
+pub(crate) mod authorities;
 mod main_program;
 mod network;
 mod prepared;
@@ -357,7 +357,7 @@ impl Builder {
     /// # Errors
     /// As of [`prepare`](Self::prepare), and if the guest does not boot or the main program cannot be started.
     pub async fn start(self) -> Result<Sandbox, Error> {
-        self.prepare().await?.launch().await?.up().await
+        Box::pin(self.prepare()).await?.launch().await?.up().await
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sandboxes that go on from where one was saved: their specifications, and their directories before they are started.
 
 use cellule_image::Image;
-use cellule_supervisor::{SandboxDir, SandboxId, SandboxName, SandboxSpec};
+use cellule_supervisor::{SandboxDir, SandboxId, SandboxName, SandboxSpec, SecretValues};
 
 use crate::builder::{new_id, now_ns};
 use crate::{Error, Host, Sandbox};
@@ -55,14 +55,19 @@ impl Unstarted {
     }
 
     /// Starts its machine; `image` is held until that holds it itself.
-    pub(crate) async fn launch(self, host: &Host, image: Option<Image>) -> Result<Sandbox, Error> {
+    pub(crate) async fn launch(
+        self,
+        host: &Host,
+        secrets: SecretValues,
+        image: Option<Image>,
+    ) -> Result<Sandbox, Error> {
         let Self { spec, name, dir } = self;
-        Sandbox::launch(host.clone(), spec, name, dir, &host.supervisor()?, image).await
+        Sandbox::launch(host.clone(), spec, name, dir, secrets, image).await
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn document() -> serde_json::Value {
@@ -75,15 +80,19 @@ mod tests {
             "network": {
                 "policy": { "base": "public", "rules": [] }, "ports": [{ "host": "127.0.0.1:80", "guest": 80, "protocol": "tcp" }],
                 "exposed": {}, "name_servers": [], "search": [], "hosts_file": false, "bandwidth": null,
-                "connection_rate": null,
+                "connection_rate": null, "secrets": [],
             },
             "templates": null, "saved": null,
         })
     }
 
+    pub(crate) fn spec() -> SandboxSpec {
+        SandboxSpec::parse(&serde_json::to_vec(&document()).unwrap()).unwrap()
+    }
+
     #[test]
     fn a_copy_is_a_sandbox_of_its_own() {
-        let mut first = SandboxSpec::parse(&serde_json::to_vec(&document()).unwrap()).unwrap();
+        let mut first = spec();
         first.hostname = first.id.to_string();
         first.env = vec!["A=1".to_owned(), format!("HOSTNAME={}", first.id)];
         first.expires_ns = Some(first.created_ns + 1000);

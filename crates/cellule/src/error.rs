@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cellule_engine::{ConfigError, EngineProblem, Mismatch};
 use cellule_network::policy::PolicyError;
+use cellule_network::secrets::ValueError;
 use cellule_protocol::client::files::FileError;
 use cellule_protocol::client::{AttachError, CallError, ExecError, Lost, PortError, StartFailure};
 use cellule_supervisor::{
@@ -120,6 +121,20 @@ pub enum Error {
     /// Rules that make no policy.
     #[error("the network's rules cannot be")]
     Policy(#[source] PolicyError),
+    /// The value of a secret cannot be had.
+    #[error("cannot get the secret {name}")]
+    Secret {
+        /// Which one.
+        name: String,
+        /// Why not.
+        source: ValueError,
+    },
+    /// The value of a secret was said once and is kept nowhere.
+    #[error("the secret {name} was given with value:, which is kept nowhere")]
+    SecretLost {
+        /// Which one.
+        name: String,
+    },
     /// No machine of a pool was ready in time.
     #[error("no machine of the pool was ready within {} s", within.as_secs_f64())]
     PoolEmpty {

@@ -92,7 +92,11 @@ impl Sandbox {
         }
         // Each start keeps a processor busy.
         let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let starts = copies.into_iter().map(|copy| async { copy.launch(&host, None).await?.up().await });
+        let secrets = self.link_mut().secrets().await?;
+        let starts = copies.into_iter().map(|copy| {
+            let secrets = secrets.clone();
+            async { copy.launch(&host, secrets, None).await?.up().await }
+        });
         let sandboxes = stream::iter(starts).buffered(at_once).try_collect().await?;
         Ok(Forked { sandboxes, paused, copied_bytes })
     }

@@ -10,7 +10,7 @@ use cellule_supervisor::{DiskSize, Entry, IdleAction, MainStdin};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use self::network::{InspectExposed, InspectNetwork, InspectPort};
+pub use self::network::{InspectExposed, InspectNetwork, InspectPort, InspectSecret};
 
 /// One sandbox. Times are nanoseconds since 1970, sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

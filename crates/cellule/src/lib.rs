@@ -45,6 +45,7 @@ pub mod network;
 mod pool;
 mod process;
 mod sandbox;
+pub mod secrets;
 mod signal;
 mod snapshot;
 mod stats;
@@ -65,8 +66,8 @@ pub use cellule_snapshot::{
     TemplateState, Templates,
 };
 pub use cellule_supervisor::{
-    DiskSize, Entry, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName, SaveOutcome,
-    SavedSandbox, State, Status, StopOptions, Survey,
+    DiskSize, Entry, GuestSecret, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName,
+    SaveOutcome, SavedSandbox, State, Status, StopOptions, Survey,
 };
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, Output};
 pub use environment::{InvalidVariable, Variables};
@@ -76,7 +77,7 @@ pub use get::base as add_base_image;
 pub use host::Host;
 pub use inspect::{
     Inspect, InspectExec, InspectExposed, InspectIdle, InspectImage, InspectJail, InspectMain, InspectMount,
-    InspectNetwork, InspectPhase, InspectPort, InspectResources, InspectStart,
+    InspectNetwork, InspectPhase, InspectPort, InspectResources, InspectSecret, InspectStart,
 };
 pub use logs::{LogOptions, LogSource, Logs};
 pub use pool::{Pool, PoolOptions, PoolStats, claim_in};

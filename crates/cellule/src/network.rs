@@ -9,6 +9,8 @@ pub use cellule_network::policy::{
 pub use cellule_network::{Answer, Direction, Forward, ForwardStatus, HOST_NAME, Outcome, Record, Whom};
 use cellule_supervisor::NetworkSpec;
 
+use crate::secrets::SecretArgument;
+
 /// What of a snapshot's network is another in a sandbox that is [started from it](crate::Host::start_from_with). What is not
 /// said is as in the snapshot.
 ///
@@ -30,6 +32,8 @@ pub struct NetworkChanges {
     pub bandwidth: Option<u64>,
     /// New connections each second.
     pub connection_rate: Option<u64>,
+    /// Secrets: a snapshot brings none. Programs of the snapshot have the placeholders of those that it had by the same names.
+    pub secrets: Vec<SecretArgument>,
 }
 
 impl NetworkChanges {
@@ -45,6 +49,7 @@ impl NetworkChanges {
             hosts_file: self.hosts_file.unwrap_or(network.hosts_file),
             bandwidth: self.bandwidth.or(network.bandwidth),
             connection_rate: self.connection_rate.or(network.connection_rate),
+            secrets: network.secrets,
         }
     }
 }

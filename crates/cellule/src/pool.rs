@@ -205,7 +205,7 @@ async fn claim(
         match cellule_supervisor::Sandbox::claim(&sandboxes, spec.clone(), name.clone()).await {
             Ok(link) => {
                 taken.id = None;
-                return Ok(Sandbox::of_link(host, spec, name, link));
+                return Sandbox::of_link(host, spec, name, link, prepared.secrets().clone()).await;
             }
             // It died while it waited: the next one.
             Err(SandboxError::SupervisorGone { .. }) => taken.id = None,

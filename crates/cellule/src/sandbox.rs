@@ -2,7 +2,6 @@
 
 mod network;
 
-use std::path::Path;
 use std::time::Duration;
 
 use cellule_engine::MemorySize;
@@ -13,11 +12,12 @@ use cellule_protocol::client::{
 };
 use cellule_protocol::v1;
 use cellule_supervisor::{
-    Entry, SandboxDir, SandboxError, SandboxName, SandboxSpec, StartMainError, Status, StopOptions,
+    Entry, SandboxDir, SandboxError, SandboxName, SandboxSpec, SecretValues, StartMainError, Status,
+    StopOptions,
 };
 
 use crate::builder::mib;
-use crate::{Builder, Command, Error, Host, Signal, Stats, stats};
+use crate::{Builder, Command, Error, Host, Signal, Stats, secrets, stats};
 
 /// A running sandbox.
 ///
@@ -70,9 +70,9 @@ impl Sandbox {
     /// # Errors
     /// It runs already, or what it is made of is gone.
     pub async fn start(host: Host, entry: Entry) -> Result<Self, Error> {
-        let program = host.supervisor()?;
+        let secrets = secrets::again(&entry.spec)?;
         let dir = host.sandboxes()?.lock(&entry.spec.id)?;
-        Self::launch(host, entry.spec, entry.name, dir, &program, None).await
+        Self::launch(host, entry.spec, entry.name, dir, secrets, None).await
     }
 
     pub(crate) async fn launch(
@@ -80,20 +80,29 @@ impl Sandbox {
         spec: SandboxSpec,
         name: Option<SandboxName>,
         dir: SandboxDir,
-        program: &Path,
+        secrets: SecretValues,
         image: Option<Image>,
     ) -> Result<Self, Error> {
-        let link = cellule_supervisor::Sandbox::start(dir, program).await?;
-        Ok(Self { host, name, spec, link, image })
+        let link = cellule_supervisor::Sandbox::start(dir, &host.supervisor()?).await?;
+        Self { host, name, spec, link, image }.with_secrets(secrets).await
     }
 
-    pub(crate) fn of_link(
+    pub(crate) async fn of_link(
         host: Host,
         spec: SandboxSpec,
         name: Option<SandboxName>,
         link: cellule_supervisor::Sandbox,
-    ) -> Self {
-        Self { host, name, spec, link, image: None }
+        secrets: SecretValues,
+    ) -> Result<Self, Error> {
+        Self { host, name, spec, link, image: None }.with_secrets(secrets).await
+    }
+
+    /// Says the values of its secrets, for which its start waits.
+    async fn with_secrets(mut self, secrets: SecretValues) -> Result<Self, Error> {
+        if !self.spec.network.secrets.is_empty() {
+            Box::pin(self.link.give_secrets(secrets)).await?;
+        }
+        Ok(self)
     }
 
     /// Waits until it runs, its main program too if it has one.

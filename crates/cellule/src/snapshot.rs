@@ -10,7 +10,7 @@ use cellule_supervisor::{NetworkSpec, SandboxName, SandboxSpec, SaveOutcome, Sav
 
 use crate::copy::{Unstarted, spec_of_copy};
 use crate::network::NetworkChanges;
-use crate::{Error, Host, Sandbox, get};
+use crate::{Error, Host, Sandbox, get, secrets};
 
 /// A snapshot that was just made.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ fn publish(
 }
 
 /// A snapshot's network as far as it reaches nothing that only this host can: a snapshot may come from anywhere, and opens
-/// neither this host nor its networks.
+/// neither this host nor its networks, nor says what files and commands of it are secrets.
 fn within_reach(network: &NetworkSpec) -> NetworkSpec {
     let opens_networks =
         |rule: &&Rule| rule.action() == Action::Deny || !matches!(rule.target(), Target::Network(_));
@@ -162,10 +162,11 @@ impl Host {
         let saved = SavedSandbox::of(&files).map_err(text)?;
         let spec = spec_of_copy(&saved.spec, format!("the snapshot {snapshot}"))?;
         let (mut spec, image) = self.at_home(spec, snapshot).await?;
+        let secrets = secrets::put(&network.secrets, &saved.spec.network.secrets, &mut spec)?;
         spec.network = network.of(spec.network);
         let copy = Unstarted::make(self, spec, name)?;
         files.link_to(&copy.dir.saved())?;
-        copy.launch(self, Some(image)).await
+        copy.launch(self, secrets, Some(image)).await
     }
 
     /// Takes a snapshot in that was [exported](cellule_snapshot::Snapshots::export), here or elsewhere. Without a name it gets

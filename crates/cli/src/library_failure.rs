@@ -1,5 +1,6 @@
 //! Words the library's errors: what failed, why, and what helps.
 
+use cellule::secrets::ValueError;
 use cellule::{Error, SnapshotError};
 use cellule_engine::ConfigError;
 use cellule_protocol::client::{Lost, StartFailure, StartFailureKind};
@@ -49,6 +50,12 @@ pub(crate) fn of(error: &Error) -> Failure {
         Error::NotRunning { name, .. } => {
             Failure::new(error.to_string()).hint(format!("start it: cellule start {name}"))
         }
+        Error::Secret { source: ValueError::Variable(variable), name } => Failure::new(error.to_string())
+            .hint(format!(
+                "set {variable} in the environment of this command, or name another source of {name}"
+            )),
+        Error::SecretLost { name } => Failure::new(error.to_string())
+            .hint(format!("take {name} from env:, file: or cmd: in a sandbox that is started again")),
         Error::Start { program, source } => not_started(program, source),
         Error::Lost { failure: Some(failure), .. } => sandbox_failure::sandbox(failure),
         // Whoever could have said why is gone itself.

@@ -32,6 +32,7 @@ mod relay;
 mod report;
 mod sandbox_failure;
 mod sandbox_options;
+mod secret_options;
 mod setup;
 mod store;
 mod summary;

@@ -12,6 +12,7 @@ use crate::config::NetworkDefaults;
 use crate::failure::Failure;
 use crate::ports::{Forwards, parse_ports};
 use crate::quantity;
+use crate::secret_options::SecretOptions;
 
 /// What the programs of a sandbox may reach.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -77,6 +78,8 @@ pub(crate) struct NetworkOptions {
     /// The most connections that programs may begin each second
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     connection_rate: Option<u64>,
+    #[command(flatten)]
+    secrets: SecretOptions,
 }
 
 impl NetworkOptions {
@@ -84,7 +87,10 @@ impl NetworkOptions {
     pub(crate) const HEADING: &'static str = "Network";
 
     /// Puts what was asked into the description of a sandbox, and what the configuration says where nothing was.
-    pub(crate) fn apply(&self, mut builder: Builder, defaults: &NetworkDefaults) -> Builder {
+    ///
+    /// # Errors
+    /// A secret is none.
+    pub(crate) fn apply(&self, mut builder: Builder, defaults: &NetworkDefaults) -> Result<Builder, Failure> {
         let (base, rules) = self.policy.with(defaults);
         if let Some(base) = base {
             builder = builder.network(base);
@@ -106,14 +112,15 @@ impl NetworkOptions {
         if let Some(connections) = self.connection_rate.or(defaults.connection_rate) {
             builder = builder.connection_rate(connections);
         }
-        builder.hosts_file(self.host_names)
+        builder = self.secrets.all()?.into_iter().fold(builder, Builder::secret);
+        Ok(builder.hosts_file(self.host_names))
     }
 
     /// What of a snapshot's network is another. What the configuration says of what programs may reach counts where
     /// something is said of it here.
     ///
     /// # Errors
-    /// There are too many rules.
+    /// There are too many rules, or a secret is none.
     pub(crate) fn changes(&self, defaults: &NetworkDefaults) -> Result<NetworkChanges, Failure> {
         let policy = self.policy.is_given().then(|| self.policy.policy(defaults)).transpose()?;
         let ports = self.publish.iter().flat_map(|forwards| forwards.0.iter().copied());
@@ -127,6 +134,7 @@ impl NetworkOptions {
             hosts_file: self.host_names.then_some(true),
             bandwidth: self.bandwidth,
             connection_rate: self.connection_rate,
+            secrets: self.secrets.all()?,
         })
     }
 }

@@ -70,6 +70,9 @@ pub(crate) fn sandbox(failed: &cellule_supervisor::Failure) -> Failure {
         | FailureKind::GuestUnsound
         | FailureKind::Supervisor => failure,
         FailureKind::Network => ports::hint(failure),
+        FailureKind::Secret => {
+            failure.hint("see that its source gives it: the file, or the command with /bin/sh -c")
+        }
     }
 }
 

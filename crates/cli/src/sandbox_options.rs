@@ -248,7 +248,7 @@ impl SandboxOptions {
             };
             builder = builder.idle_timeout(after, action);
         }
-        builder = self.network.apply(builder, &config.network);
+        builder = self.network.apply(builder, &config.network)?;
         builder = self.warmup.iter().fold(builder, Builder::warm_up);
         builder = self.warmup_detach.iter().fold(builder, Builder::warm_up_detached);
         builder = self.ready_port.iter().fold(builder, |builder, port| builder.ready_port(*port));

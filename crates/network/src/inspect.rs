@@ -72,6 +72,11 @@ impl Inspection {
         is_needed.then_some(Self { by_name, deadline: None })
     }
 
+    /// The look that finds the hosts of secrets, if there are any, where everything is allowed.
+    pub(crate) fn of_secrets(has_secrets: bool) -> Option<Self> {
+        has_secrets.then_some(Self { by_name: false, deadline: None })
+    }
+
     /// When it is over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline

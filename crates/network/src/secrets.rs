@@ -40,10 +40,10 @@ use tokio::sync::Semaphore;
 
 use self::authority::Authority;
 pub use self::authority::AuthorityError;
-pub use self::event::{Event, Report, What};
+pub use self::event::{Event, Report, SecretRecord, What};
 pub(crate) use self::intercept::{InterceptError, Target, intercept};
 use self::live::Live;
-pub use self::secret::{Secret, SecretError};
+pub use self::secret::{Secret, SecretError, placeholder};
 pub use self::source::ValueError;
 pub use self::spec::{SecretArgument, SecretSpec, Source, SpecError};
 use crate::policy::{Name, Pattern};

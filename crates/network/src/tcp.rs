@@ -231,7 +231,10 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
         Place::Gateway if key.remote.port() == DNS_PORT => Some((Target::Dns, account, None)),
         Place::Gateway => refuse(gateway, packet),
         Place::Host => match gateway.exposed(&mut account) {
-            Some(service) => Some((Target::Host(service), account, None)),
+            Some(service) => {
+                let inspection = Inspection::of_secrets(gateway.secrets.is_some());
+                Some((Target::Host(service), account, inspection))
+            }
             None => refuse(gateway, packet),
         },
         Place::Nobody => {

@@ -22,6 +22,7 @@ use crate::hub::Hub;
 use crate::life::{Gate, Request};
 use crate::process::NetworkChange;
 use crate::save::{SaveOutcome, SaveRequest};
+use crate::secrets::Vault;
 use crate::service::Service;
 use crate::state::Refusal;
 use crate::status::Status;
@@ -97,6 +98,7 @@ pub(crate) struct View {
     pub(crate) gate: watch::Receiver<Gate>,
     pub(crate) session: watch::Receiver<Option<Session>>,
     pub(crate) network: watch::Receiver<Option<Arc<Network>>>,
+    pub(crate) vault: Vault,
     pub(crate) hub: Option<Hub>,
     pub(crate) activity: Activity,
     pub(crate) asks: mpsc::Sender<Ask>,

@@ -38,6 +38,8 @@ pub enum FailureKind {
     Supervisor,
     /// The sandbox's network cannot be as it is wanted.
     Network,
+    /// The sandbox's secrets cannot be had.
+    Secret,
 }
 
 /// Why a sandbox failed.

@@ -41,6 +41,7 @@ mod recovery;
 mod sandboxes;
 mod save;
 mod saved;
+mod secrets;
 mod service;
 mod spec;
 mod standby;
@@ -65,6 +66,7 @@ pub use record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, Record, Sta
 pub use sandboxes::{Entry, FindError, Sandboxes, Survey};
 pub use save::{SaveOutcome, SaveRequest};
 pub use saved::{SavedMain, SavedSandbox};
+pub use secrets::{GuestSecret, SecretValues};
 pub use spec::{
     FORMAT, IdleAction, IdleRule, MainSpec, MainStdin, SandboxSpec, TemplateCache, Tmpfs, WarmUp,
 };

@@ -13,6 +13,7 @@ use cellule_engine::{
     LaunchError, Machine, MachineConfig, MemorySize, SavedMachine, Start,
 };
 use cellule_network::OpenConnection;
+use cellule_network::secrets::Secrets;
 use cellule_protocol::client::{Limits, Session};
 use cellule_protocol::v1;
 use rustix::fs::{FlockOperation, flock};
@@ -25,9 +26,10 @@ use crate::directory::{LOGS, SAVED};
 use crate::disk;
 use crate::failure::{Failure, FailureKind};
 use crate::log::CONSOLE_LOG;
-use crate::network;
+use crate::network::{self, NetworkLog};
 use crate::record::StartRecord;
 use crate::saved::{self, SavedMain};
+use crate::secrets::{self, Vault};
 use crate::spec::SandboxSpec;
 use crate::status::Phase;
 use crate::warm;
@@ -109,28 +111,45 @@ impl Steps {
 /// Starts the machine: restored, or booted where that cannot be.
 ///
 /// Dropping the future ends the machine.
-pub(crate) async fn start(spec: Arc<SandboxSpec>, dir: PathBuf, steps: Steps) -> Result<Started, Failure> {
+pub(crate) async fn start(
+    spec: Arc<SandboxSpec>,
+    dir: PathBuf,
+    vault: Vault,
+    steps: Steps,
+) -> Result<Started, Failure> {
     let launcher = Launcher::new(Arc::clone(&spec), dir, steps.clone())?;
-    let started = prepare(&launcher, &spec, &steps).await;
+    let started = start_with(&launcher, &spec, &vault, &steps).await;
     if started.is_err() && spec.disk.is_some() {
         disk::clear(launcher.dir());
     }
     started
 }
 
-async fn prepare(launcher: &Launcher, spec: &SandboxSpec, steps: &Steps) -> Result<Started, Failure> {
-    let prepared = match &spec.saved {
-        Some(of) if !launcher.has_used_disk => saved::start(launcher, of).await?,
+async fn start_with(
+    launcher: &Launcher,
+    spec: &SandboxSpec,
+    vault: &Vault,
+    steps: &Steps,
+) -> Result<Started, Failure> {
+    let log = NetworkLog::of(launcher.dir());
+    // A command that gives a value may take as long as a machine that boots.
+    let (prepared, secrets) =
+        tokio::try_join!(prepare(launcher, spec), secrets::load(&spec.network.secrets, vault, &log))?;
+    introduce(prepared, spec, launcher.dir(), secrets, log, steps).await
+}
+
+async fn prepare(launcher: &Launcher, spec: &SandboxSpec) -> Result<Prepared, Failure> {
+    match &spec.saved {
+        Some(of) if !launcher.has_used_disk => saved::start(launcher, of).await,
         _ => {
             if spec.saved.is_some() {
                 // It is gone on with never again.
                 _ = std::fs::remove_dir_all(launcher.dir().join(SAVED));
             }
             let (running, start) = warm::start(launcher).await?;
-            Prepared { running, start, main: None, lost: Vec::new() }
+            Ok(Prepared { running, start, main: None, lost: Vec::new() })
         }
-    };
-    introduce(prepared, spec, launcher.dir(), steps).await
+    }
 }
 
 /// A machine that knows nothing yet of the sandbox that it is for.
@@ -148,15 +167,18 @@ pub(crate) async fn introduce(
     prepared: Prepared,
     spec: &SandboxSpec,
     dir: &Path,
+    secrets: Option<Secrets>,
+    log: NetworkLog,
     steps: &Steps,
 ) -> Result<Started, Failure> {
     let Prepared { running, start, main, lost } = prepared;
     let begun = Instant::now();
     let link = running.link.try_clone().map_err(|error| no_descriptor(&error))?;
-    let network = network::start(&spec.network, dir, link, mac(spec.id.as_str()), lost).await?;
+    let configuration = configuration(spec, secrets.as_ref().map(Secrets::certificate))?;
+    let network = network::start(&spec.network, link, mac(spec.id.as_str()), lost, secrets, log).await?;
     steps.tell("network", begun);
     let begun = Instant::now();
-    let answer = running.handshake(Some(configuration(spec)?)).await?;
+    let answer = running.handshake(Some(configuration)).await?;
     if running.base.is_none() {
         steps.guests(&answer);
     }

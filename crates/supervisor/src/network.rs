@@ -1,24 +1,24 @@
 //! Owns a sandbox's network as its specification has it, and the gateway that comes of it.
 
+mod log;
 pub(crate) mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::Arc;
 
 use cellule_network::dns::{Dns, Servers};
 use cellule_network::policy::{Base, Policy};
-use cellule_network::{Config, Forward, Limits, Network, OpenConnection, Outcome, Record, Sink};
+use cellule_network::secrets::Secrets;
+use cellule_network::{Config, Forward, Limits, Network, OpenConnection};
 use cellule_protocol::network::{GATEWAY_V4, Mac};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::directory::LOGS;
+pub(crate) use self::log::NetworkLog;
 use crate::failure::{Failure, FailureKind};
-use crate::log::{LogWriter, NETWORK_LOG};
+use crate::secrets::GuestSecret;
 
 /// A sandbox's network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub struct NetworkSpec {
     pub bandwidth: Option<u64>,
     /// New connections each second.
     pub connection_rate: Option<u64>,
+    /// What the guest has placeholders of.
+    pub secrets: Vec<GuestSecret>,
 }
 
 impl NetworkSpec {
@@ -67,13 +69,14 @@ pub(crate) struct Running {
     pub(crate) ports: Vec<Forward>,
 }
 
-/// Starts the network of a sandbox whose directory is `dir`, for the guest whose card's other end is `link`.
+/// Starts the network of a sandbox, for the guest whose card's other end is `link`.
 pub(crate) async fn start(
     spec: &NetworkSpec,
-    dir: &Path,
     link: OwnedFd,
     mac: Mac,
     lost: Vec<OpenConnection>,
+    secrets: Option<Secrets>,
+    log: NetworkLog,
 ) -> Result<Running, Failure> {
     // Each connection of a guest's has a descriptor.
     let files = getrlimit(Resource::Nofile);
@@ -90,8 +93,8 @@ pub(crate) async fn start(
         },
         mac,
         lost,
-        secrets: None,
-        sink: sink(LogWriter::new(&dir.join(LOGS).join(NETWORK_LOG))),
+        secrets,
+        sink: Box::new(move |record| log.connection(&record)),
     };
     let network = Network::start(link, config).map_err(|error| failed(&error))?;
     let mut ports = Vec::with_capacity(spec.ports.len());
@@ -103,44 +106,6 @@ pub(crate) async fn start(
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::new(FailureKind::Network, "the sandbox's network cannot be started", Some(error))
-}
-
-/// The most records that are written each second: what a guest does on purpose is to fill no disk's queue.
-const RECORDS: u32 = 500;
-
-/// What a second's records came to.
-struct Second {
-    begun: Instant,
-    written: u32,
-    left_out: u64,
-}
-
-/// Writes records to a log, one on a line: what went well as standard output, what did not as standard error.
-fn sink(writer: LogWriter) -> Sink {
-    let second = Second { begun: Instant::now(), written: 0, left_out: 0 };
-    let state = Mutex::new((writer, second));
-    Box::new(move |record: Record| {
-        let (writer, second) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.begun.elapsed() >= Duration::from_secs(1) {
-            *second = Second { begun: Instant::now(), written: 0, left_out: second.left_out };
-        }
-        if second.written == RECORDS {
-            second.left_out += 1;
-            return;
-        }
-        second.written += 1;
-        let at = UNIX_EPOCH + Duration::from_nanos(u64::try_from(record.time_ns).unwrap_or(0));
-        let left_out = std::mem::take(&mut second.left_out);
-        if left_out > 0 {
-            let line = format!("[cellule: {left_out} more in too short a time]\n");
-            writer.append(true, line.as_bytes(), at);
-        }
-        let well = matches!(record.outcome, Outcome::Closed);
-        if let Ok(mut line) = serde_json::to_vec(&record) {
-            line.push(b'\n');
-            writer.append(!well, &line, at);
-        }
-    })
 }
 
 /// A network for a guest that is nobody's yet: whatever its programs want of it, they hear at once that it may not be.

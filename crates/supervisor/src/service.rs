@@ -17,6 +17,7 @@ use crate::life::Request as Asked;
 use crate::network::wire;
 use crate::process::NetworkChange;
 use crate::save::SaveRequest;
+use crate::secrets::SecretValues;
 
 /// Serves the calls of one client.
 #[derive(Debug)]
@@ -193,6 +194,33 @@ impl Supervisor for Service {
             }
             _ => Err(tonic::Status::internal("an answer to something else")),
         }
+    }
+
+    async fn give_secrets(
+        &self,
+        request: Request<v1::GiveSecretsRequest>,
+    ) -> Result<Response<v1::GiveSecretsResponse>, tonic::Status> {
+        if self.role != Role::Owner {
+            return Err(tonic::Status::failed_precondition(
+                "only who started the sandbox can say its secrets",
+            ));
+        }
+        let values = SecretValues::try_from(request.into_inner().values.unwrap_or_default())
+            .map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        if self.view.vault.give(values) {
+            Ok(Response::new(v1::GiveSecretsResponse {}))
+        } else {
+            Err(tonic::Status::failed_precondition("the sandbox has its secrets already"))
+        }
+    }
+
+    async fn take_secrets(
+        &self,
+        _request: Request<v1::TakeSecretsRequest>,
+    ) -> Result<Response<v1::TakeSecretsResponse>, tonic::Status> {
+        // One that has none is as good as one that was told them.
+        let values = self.view.vault.for_copies().unwrap_or_default();
+        Ok(Response::new(v1::TakeSecretsResponse { values: Some(values.into()) }))
     }
 
     async fn remove_port(

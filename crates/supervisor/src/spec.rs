@@ -13,7 +13,7 @@ use crate::name::SandboxId;
 use crate::network::NetworkSpec;
 
 /// The format this version writes; any other is refused.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 
 /// What a sandbox is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

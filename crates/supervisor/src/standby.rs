@@ -25,7 +25,9 @@ use crate::inherited::complain;
 use crate::listener::Listener;
 use crate::machine::{self, Launcher, Prepared, Steps};
 use crate::name::SandboxName;
+use crate::network::NetworkLog;
 use crate::process::supervise_start;
+use crate::secrets::{self, Vault};
 use crate::spec::{SandboxSpec, WarmUp};
 use crate::warm::{self, chain, warm_up};
 
@@ -93,8 +95,14 @@ pub async fn stand_by(
     let spec = Arc::new(claim.spec);
     let of = Arc::clone(&spec);
     let place = dir.path().to_path_buf();
-    let start = Box::pin(async move { machine::introduce(prepared, &of, &place, &steps).await });
-    supervise_start(dir, spec, owner, start, phases).await
+    let vault = Vault::default();
+    let told = vault.clone();
+    let start = Box::pin(async move {
+        let log = NetworkLog::of(&place);
+        let secrets = secrets::load(&of.network.secrets, &told, &log).await?;
+        machine::introduce(prepared, &of, &place, secrets, log, &steps).await
+    });
+    supervise_start(dir, spec, owner, vault, start, phases).await
 }
 
 async fn prepare(

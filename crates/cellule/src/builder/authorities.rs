@@ -43,7 +43,7 @@ impl Builder {
 }
 
 /// Adds the variables that lead programs to the files.
-pub(super) fn name_in(env: &mut Vec<String>) {
+pub(crate) fn name_in(env: &mut Vec<String>) {
     for (name, value) in VARIABLES {
         let is_set =
             env.iter().any(|variable| variable.split_once('=').is_some_and(|(known, _)| known == name));

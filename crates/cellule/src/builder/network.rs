@@ -8,6 +8,7 @@ use cellule_supervisor::NetworkSpec;
 
 use super::Builder;
 use crate::Error;
+use crate::secrets::SecretArgument;
 
 /// What is asked for, before it is known whether it can be.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,7 @@ pub(super) struct Wish {
     base: Option<Base>,
     rules: Vec<Rule>,
     pub(super) trust_host_ca: bool,
+    pub(super) secrets: Vec<SecretArgument>,
     rest: NetworkSpec,
 }
 
@@ -63,6 +65,28 @@ impl Builder {
     /// Lets programs reach a port of this host's loopback, as port `guest` of `host.cellule.internal`.
     pub fn expose_host(mut self, port: u16, guest: u16) -> Self {
         self.network.rest.exposed.insert(guest, port);
+        self
+    }
+
+    /// Gives programs a placeholder for this secret, in the variable that is its name. Hosts that are meant to get the secret get
+    /// its value, where a program sends the placeholder over TLS, in a header or the query of a request.
+    ///
+    #[cfg_attr(not(cellule_guest), doc = "```no_run")]
+    #[cfg_attr(cellule_guest, doc = "```")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let sandbox = cellule::Sandbox::builder("base")?
+    ///     .secret("TOKEN=value:the-real-token@api.example.com".parse()?)
+    ///     .start()
+    ///     .await?;
+    /// let token = sandbox.command("sh").args(["-c", "echo $TOKEN"]).output().await?.stdout;
+    /// assert!(token.starts_with(b"cellule-secret-"));
+    /// # sandbox.end().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn secret(mut self, secret: SecretArgument) -> Self {
+        self.network.secrets.push(secret);
         self
     }
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use cellule_boot::Bundle;
 use cellule_image::Image;
-use cellule_supervisor::{Entry, SandboxDir, SandboxName, SandboxSpec};
+use cellule_supervisor::{Entry, SandboxDir, SandboxName, SandboxSpec, SecretValues};
 
 use super::{Builder, Progress, ProgressSink};
-use crate::{Error, Host, Sandbox, get};
+use crate::{Error, Host, Sandbox, get, secrets};
 
 impl Builder {
     /// Gets everything that the sandbox needs: boot bundle, image, an engine that works. Makes no sandbox yet.
@@ -38,8 +38,15 @@ impl Builder {
                 got = &mut got => got?,
             }
         };
-        let spec = self.spec(engine.name(), &bundle, &image)?;
-        Ok(Prepared { host: self.host, name: self.name, spec, image, emulated: engine.emulates_cpu() })
+        let (spec, secrets) = self.spec(engine.name(), &bundle, &image)?;
+        Ok(Prepared {
+            host: self.host,
+            name: self.name,
+            spec,
+            secrets,
+            image,
+            emulated: engine.emulates_cpu(),
+        })
     }
 
     async fn bundle_and_image(&self, progress: &ProgressSink) -> Result<(Bundle, Image), Error> {
@@ -60,6 +67,7 @@ pub struct Prepared {
     host: Host,
     name: Option<SandboxName>,
     spec: SandboxSpec,
+    secrets: SecretValues,
     image: Image,
     emulated: bool,
 }
@@ -68,6 +76,11 @@ impl Prepared {
     /// What it will be made of.
     pub fn spec(&self) -> &SandboxSpec {
         &self.spec
+    }
+
+    /// The values of its secrets, as far as its supervisor cannot get them.
+    pub(crate) fn secrets(&self) -> &SecretValues {
+        &self.secrets
     }
 
     /// Where it will be.
@@ -83,8 +96,10 @@ impl Prepared {
     /// Makes the sandbox without starting it.
     ///
     /// # Errors
-    /// The name is taken, or its directory cannot be made.
+    /// The name is taken, its directory cannot be made, or a secret has a value that would be lost.
     pub fn create(self) -> Result<Entry, Error> {
+        // As it will be when it is started.
+        secrets::again(&self.spec)?;
         let sandboxes = self.host.sandboxes()?;
         let dir = sandboxes.create(&self.spec, self.name.as_ref())?;
         drop(dir);
@@ -96,12 +111,11 @@ impl Prepared {
     /// # Errors
     /// The name is taken, its directory cannot be made, or the supervisor not started.
     pub async fn launch(self) -> Result<Sandbox, Error> {
-        let program = self.host.supervisor()?;
         let sandboxes = self.host.sandboxes()?;
         // What others left is no reason not to start.
         _ = sandboxes.sweep();
         self.host.sweep_templates();
         let dir: SandboxDir = sandboxes.create(&self.spec, self.name.as_ref())?;
-        Sandbox::launch(self.host, self.spec, self.name, dir, &program, Some(self.image)).await
+        Sandbox::launch(self.host, self.spec, self.name, dir, self.secrets, Some(self.image)).await
     }
 }

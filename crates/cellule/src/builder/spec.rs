@@ -4,14 +4,22 @@ use std::path::PathBuf;
 
 use cellule_boot::Bundle;
 use cellule_image::Image;
-use cellule_supervisor::{FORMAT, IdleRule, MainSpec, MainStdin, SandboxSpec, TemplateCache, WarmUp};
+use cellule_supervisor::{
+    FORMAT, IdleRule, MainSpec, MainStdin, SandboxSpec, SecretValues, TemplateCache, WarmUp,
+};
 
 use super::{Builder, authorities, mib, millis, new_id, now_ns};
 use crate::process::{self, UserSettings};
-use crate::{Error, Signal};
+use crate::{Error, Signal, secrets};
 
 impl Builder {
-    pub(super) fn spec(&self, engine: &str, bundle: &Bundle, image: &Image) -> Result<SandboxSpec, Error> {
+    /// What it is made of, and the values of its secrets, which are written down nowhere.
+    pub(super) fn spec(
+        &self,
+        engine: &str,
+        bundle: &Bundle,
+        image: &Image,
+    ) -> Result<(SandboxSpec, SecretValues), Error> {
         let config = &image.info.config;
         let main = self.main.as_ref();
         let user = UserSettings {
@@ -50,7 +58,7 @@ impl Builder {
             timeout_ms: main.timeout.map(millis),
             rlimits: main.rlimits.iter().map(|limit| (limit.name.clone(), limit.soft, limit.hard)).collect(),
         });
-        Ok(SandboxSpec {
+        let mut spec = SandboxSpec {
             format: FORMAT,
             id,
             image: self.image.clone(),
@@ -88,7 +96,9 @@ impl Builder {
                 warm_up: self.image_warm_up(config),
             }),
             saved: None,
-        })
+        };
+        let values = secrets::put(&self.network.secrets, &[], &mut spec)?;
+        Ok((spec, values))
     }
 
     /// The warm-up with the image's own settings, if there is anything to do.

@@ -1,7 +1,7 @@
 //! What there is to know of a sandbox's network.
 
 use cellule_network::Forward;
-use cellule_supervisor::Entry;
+use cellule_supervisor::{Entry, GuestSecret};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -24,8 +24,23 @@ pub struct InspectNetwork {
     pub bandwidth_bytes: Option<u64>,
     /// The most new connections a second.
     pub connection_rate: Option<u64>,
+    /// The secrets that programs have placeholders of. Nothing here knows a value.
+    pub secrets: Vec<InspectSecret>,
     /// What the guest calls itself.
     pub hostname: String,
+}
+
+/// A secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct InspectSecret {
+    /// The variable that has the placeholder.
+    pub name: String,
+    /// Where the value comes from.
+    pub source: String,
+    /// The hosts that get it.
+    pub hosts: Vec<String>,
+    /// Whether the placeholder is looked for in bodies of requests too.
+    pub in_body: bool,
 }
 
 /// A port of this host that leads in.
@@ -58,6 +73,12 @@ impl InspectNetwork {
             guest: forward.guest,
             protocol: forward.protocol.to_string(),
         };
+        let secret = |GuestSecret { secret, .. }: &GuestSecret| InspectSecret {
+            name: secret.name.clone(),
+            source: secret.source.to_string(),
+            hosts: secret.hosts.iter().map(ToString::to_string).collect(),
+            in_body: secret.in_body,
+        };
         Self {
             mode: network.policy.base().to_string(),
             rules: network.policy.rules().iter().map(ToString::to_string).collect(),
@@ -71,6 +92,7 @@ impl InspectNetwork {
             search: network.search.clone(),
             bandwidth_bytes: network.bandwidth,
             connection_rate: network.connection_rate,
+            secrets: network.secrets.iter().map(secret).collect(),
             hostname: spec.hostname.clone(),
         }
     }

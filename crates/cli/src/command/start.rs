@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use cellule::{Host, Sandbox, SandboxName, SnapshotName};
+use cellule::network::NetworkChanges;
+use cellule::{Host, Sandbox, SandboxName, SavedSandbox, SnapshotName};
 
 use super::attach;
 use crate::attached::died_of;
@@ -62,6 +63,7 @@ async fn start_all(arguments: Arguments) -> Result<ExitCode, Failure> {
     let mut signals = Signals::catch().map_err(|error| Failure::because("cannot catch signals", &error))?;
     if let Some(snapshot) = &arguments.from {
         let network = arguments.network.changes(&Config::read()?.network)?;
+        tell_missing_secrets(&host, snapshot, &network);
         let launched = tokio::select! {
             launched = host.launch_from_with(snapshot, arguments.name.clone(), network) => launched,
             signal = signals.next() => return Err(died_of(signal)),
@@ -118,6 +120,24 @@ async fn start_one(host: &Host, name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     go_on(&mut launch(host, name).await?).await
+}
+
+/// A snapshot brings no secrets: whoever starts a sandbox from it hears which it had.
+fn tell_missing_secrets(host: &Host, snapshot: &SnapshotName, network: &NetworkChanges) {
+    let files = host.snapshots().find(snapshot).ok();
+    let Some(saved) = files.and_then(|files| SavedSandbox::of(&files).ok()) else { return };
+    let had = saved.spec.network.secrets.iter().map(|known| &known.secret.name);
+    let missing: Vec<&str> = had
+        .filter(|name| !network.secrets.iter().any(|secret| secret.spec.name == **name))
+        .map(String::as_str)
+        .collect();
+    if !missing.is_empty() {
+        crate::say(&format!(
+            "cellule: a snapshot brings no secrets; this one's programs have placeholders of {}, for which --secret says what they \
+             are\n",
+            missing.join(", ")
+        ));
+    }
 }
 
 /// Waits until one that was launched runs, and lets go of it.

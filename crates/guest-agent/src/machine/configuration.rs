@@ -81,7 +81,8 @@ pub(super) fn apply(
         let result = replace(files, name, Path::new(target), &contents, configured);
         note(result.context(format_args!("provide {target}")));
     }
-    if !wanted.authorities.is_empty() {
+    // A copy of a machine whose sandbox had some may have none.
+    if !wanted.authorities.is_empty() || trust::is_provided(configured.mounted()) {
         let mut trusted = std::mem::take(&mut configured.trusted);
         let provided = trust::provide(files, &wanted.authorities, &mut trusted, configured);
         configured.trusted = trusted;

@@ -37,6 +37,11 @@ pub(super) fn files(authorities: &[u8]) -> Vec<PathBuf> {
     if authorities.is_empty() { Vec::new() } else { [COMMON, OURS].map(PathBuf::from).to_vec() }
 }
 
+/// Whether some are provided already.
+pub(super) fn is_provided<'a>(mut mounted: impl Iterator<Item = &'a Path>) -> bool {
+    mounted.any(|path| path == Path::new(OURS))
+}
+
 /// Has programs trust these authorities.
 pub(super) fn provide(
     files: &OwnedFd,

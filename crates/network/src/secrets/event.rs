@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::Name;
 
 /// Something that a user wants to know who wonders why a host refuses a secret.
@@ -23,8 +25,6 @@ pub enum What {
     WrongHost,
     /// The placeholder was sent without TLS, and went there as it is.
     Plain,
-    /// The placeholder was in the query of a request, where it is not looked for.
-    InQuery,
     /// The value is needed, and has expired.
     Expired,
     /// The value cannot be where the placeholder is: it would not be a header any more.
@@ -43,6 +43,31 @@ pub enum What {
     Unverified(String),
 }
 
+/// An event as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRecord {
+    /// When it was: wall clock, nanoseconds since 1970.
+    pub time_ns: i64,
+    /// Which secret it is about, by the name of its variable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Which host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What it was, in words.
+    pub event: String,
+}
+
+impl SecretRecord {
+    /// What is written down of an event of this time.
+    pub fn of(event: &Event, time_ns: i64) -> Self {
+        let Event { secret, host, what } = event;
+        let host = host.as_ref().map(ToString::to_string);
+        Self { time_ns, secret: secret.clone(), host, event: what.to_string() }
+    }
+}
+
 /// Where events go. Called on the gateway's thread, which waits for it.
 pub type Report = Box<dyn Fn(Event) + Send>;
 
@@ -51,7 +76,6 @@ impl fmt::Display for What {
         match self {
             Self::WrongHost => f.write_str("its placeholder was sent to a host that is none of its hosts"),
             Self::Plain => f.write_str("its placeholder was sent without TLS, and not replaced"),
-            Self::InQuery => f.write_str("its placeholder was in a query, where it is not replaced"),
             Self::Expired => f.write_str("its value has expired, and there is no other"),
             Self::Unfit => f.write_str("its value has characters that a header cannot have"),
             Self::NotRefreshed(why) => write!(f, "its next value cannot be had: {why}"),

@@ -1,4 +1,4 @@
-//! Owns what is done to a request before it goes out: placeholders become values, in headers, and in the query and the body where
+//! Owns what is done to a request before it goes out: placeholders become values, in headers and the query, and in the body where
 //! that was asked for.
 //!
 //! A request must be for the host of its connection, or a guest could have the value carried to a neighbour behind the same server.
@@ -199,13 +199,6 @@ impl Filled<'_> {
     /// The target with the query filled, if that changes it.
     fn uri(&mut self, uri: &Uri) -> Result<Option<Uri>, Refusal> {
         let Some(query) = uri.query().filter(|query| query.contains(PREFIX)) else { return Ok(None) };
-        for (number, entry) in self.link.meant() {
-            if query.contains(&entry.placeholder) && !entry.spec.in_query {
-                self.link.tell(Some(number), What::InQuery);
-                // It stays what it is, and so does the rest.
-                return Ok(None);
-            }
-        }
         let Some((filled, _)) = self.text(query.as_bytes(), percent_encoded)? else { return Ok(None) };
         let unfit =
             || Refusal::new(StatusCode::URI_TOO_LONG, "the query is too long with the value of its secret");

@@ -13,7 +13,7 @@ pub(super) const PREFIX: &str = "cellule-secret-";
 
 /// A value that is shown to nobody. Its bytes are overwritten when its last copy is dropped; what TLS and HTTP made of them on the
 /// way out is not.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 /// Why bytes cannot be the value of a secret.
@@ -65,8 +65,11 @@ pub(super) fn is_placeholder(text: &str) -> bool {
     random.len() == 32 && random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A text that nobody can guess and nobody else has.
-pub(super) fn placeholder() -> std::io::Result<String> {
+/// A text that nobody can guess and nobody else has, for a guest to have in a value's place.
+///
+/// # Errors
+/// There are no random numbers.
+pub fn placeholder() -> std::io::Result<String> {
     let mut random = [0; 16];
     // So few bytes come whole.
     getrandom(&mut random, GetRandomFlags::empty())?;

@@ -40,12 +40,10 @@ pub struct SecretSpec {
     pub hosts: Vec<Pattern>,
     /// Whether the placeholder is looked for in bodies of requests too.
     pub in_body: bool,
-    /// Whether it is looked for in the query of a request's target too.
-    pub in_query: bool,
 }
 
 /// What was typed for a secret: what may be written down, and what must not.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretArgument {
     /// What may be written down.
     pub spec: SecretSpec,
@@ -118,7 +116,7 @@ impl FromStr for SecretArgument {
         };
         let hosts = split.map_or("", |(_, hosts)| hosts);
         let hosts = hosts_of(hosts.split(','))?;
-        let spec = SecretSpec { name: name.to_owned(), source, hosts, in_body: false, in_query: false };
+        let spec = SecretSpec { name: name.to_owned(), source, hosts, in_body: false };
         Ok(Self { spec, value })
     }
 }
@@ -150,14 +148,12 @@ struct Text {
     hosts: Vec<String>,
     #[serde(default)]
     in_body: bool,
-    #[serde(default)]
-    in_query: bool,
 }
 
 impl From<SecretSpec> for Text {
     fn from(spec: SecretSpec) -> Self {
-        let SecretSpec { name, source, hosts, in_body, in_query } = spec;
-        Self { name, source, hosts: hosts.iter().map(ToString::to_string).collect(), in_body, in_query }
+        let SecretSpec { name, source, hosts, in_body } = spec;
+        Self { name, source, hosts: hosts.iter().map(ToString::to_string).collect(), in_body }
     }
 }
 
@@ -165,12 +161,12 @@ impl TryFrom<Text> for SecretSpec {
     type Error = SpecError;
 
     fn try_from(text: Text) -> Result<Self, SpecError> {
-        let Text { name, source, hosts, in_body, in_query } = text;
+        let Text { name, source, hosts, in_body } = text;
         if !is_variable(&name) {
             return Err(SpecError::Name);
         }
         let hosts = hosts_of(hosts.iter().map(String::as_str))?;
-        Ok(Self { name, source, hosts, in_body, in_query })
+        Ok(Self { name, source, hosts, in_body })
     }
 }
 

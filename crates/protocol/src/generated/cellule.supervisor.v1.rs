@@ -200,6 +200,39 @@ pub struct RemovePortRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemovePortResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SecretValues {
+    /// Those that the supervisor cannot get itself.
+    #[prost(message, repeated, tag = "1")]
+    pub values: ::prost::alloc::vec::Vec<secret_values::Value>,
+    /// The key (PKCS 8) of the authority that the guest trusts already; empty if there is none.
+    #[prost(bytes = "vec", tag = "2")]
+    pub authority_key: ::prost::alloc::vec::Vec<u8>,
+}
+/// Nested message and enum types in `SecretValues`.
+pub mod secret_values {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Value {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(bytes = "vec", tag = "2")]
+        pub value: ::prost::alloc::vec::Vec<u8>,
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GiveSecretsRequest {
+    #[prost(message, optional, tag = "1")]
+    pub values: ::core::option::Option<SecretValues>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GiveSecretsResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TakeSecretsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TakeSecretsResponse {
+    #[prost(message, optional, tag = "1")]
+    pub values: ::core::option::Option<SecretValues>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Phase {
     #[prost(string, tag = "1")]
@@ -272,6 +305,8 @@ pub mod failure {
         Supervisor = 10,
         /// The sandbox's network cannot be as it is wanted: a port of the host is taken.
         Network = 11,
+        /// The sandbox's secrets cannot be had.
+        Secret = 12,
     }
     impl Kind {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -292,6 +327,7 @@ pub mod failure {
                 Self::AgentVersion => "AGENT_VERSION",
                 Self::Supervisor => "SUPERVISOR",
                 Self::Network => "NETWORK",
+                Self::Secret => "SECRET",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -309,6 +345,7 @@ pub mod failure {
                 "AGENT_VERSION" => Some(Self::AgentVersion),
                 "SUPERVISOR" => Some(Self::Supervisor),
                 "NETWORK" => Some(Self::Network),
+                "SECRET" => Some(Self::Secret),
                 _ => None,
             }
         }
@@ -804,6 +841,60 @@ pub mod supervisor_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Says the values of the sandbox's secrets, for which its start waits. Only its owner can, and once.
+        pub async fn give_secrets(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GiveSecretsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GiveSecretsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/GiveSecrets",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("cellule.supervisor.v1.Supervisor", "GiveSecrets"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What a copy of the sandbox is to be given.
+        pub async fn take_secrets(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TakeSecretsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TakeSecretsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cellule.supervisor.v1.Supervisor/TakeSecrets",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("cellule.supervisor.v1.Supervisor", "TakeSecrets"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -912,6 +1003,22 @@ pub mod supervisor_server {
             request: tonic::Request<super::RemovePortRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RemovePortResponse>,
+            tonic::Status,
+        >;
+        /// Says the values of the sandbox's secrets, for which its start waits. Only its owner can, and once.
+        async fn give_secrets(
+            &self,
+            request: tonic::Request<super::GiveSecretsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GiveSecretsResponse>,
+            tonic::Status,
+        >;
+        /// What a copy of the sandbox is to be given.
+        async fn take_secrets(
+            &self,
+            request: tonic::Request<super::TakeSecretsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TakeSecretsResponse>,
             tonic::Status,
         >;
     }
@@ -1595,6 +1702,96 @@ pub mod supervisor_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RemovePortSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/GiveSecrets" => {
+                    #[allow(non_camel_case_types)]
+                    struct GiveSecretsSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::GiveSecretsRequest>
+                    for GiveSecretsSvc<T> {
+                        type Response = super::GiveSecretsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GiveSecretsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::give_secrets(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GiveSecretsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cellule.supervisor.v1.Supervisor/TakeSecrets" => {
+                    #[allow(non_camel_case_types)]
+                    struct TakeSecretsSvc<T: Supervisor>(pub Arc<T>);
+                    impl<
+                        T: Supervisor,
+                    > tonic::server::UnaryService<super::TakeSecretsRequest>
+                    for TakeSecretsSvc<T> {
+                        type Response = super::TakeSecretsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TakeSecretsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Supervisor>::take_secrets(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TakeSecretsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

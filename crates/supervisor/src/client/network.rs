@@ -8,8 +8,29 @@ use cellule_protocol::supervisor::v1;
 
 use super::{Sandbox, SandboxError};
 use crate::network::wire;
+use crate::secrets::SecretValues;
 
 impl Sandbox {
+    /// Says the values of its secrets, for which its start waits. Only who started it can.
+    ///
+    /// # Errors
+    /// The sandbox refuses, or is gone.
+    pub async fn give_secrets(&mut self, values: SecretValues) -> Result<(), SandboxError> {
+        let request = v1::GiveSecretsRequest { values: Some(values.into()) };
+        let answer = self.supervisor.give_secrets(request).await;
+        self.answered(answer).await.map(drop)
+    }
+
+    /// What copies of it are to be given.
+    ///
+    /// # Errors
+    /// The sandbox is gone.
+    pub async fn secrets(&mut self) -> Result<SecretValues, SandboxError> {
+        let answer = self.supervisor.take_secrets(v1::TakeSecretsRequest {}).await;
+        let values = self.answered(answer).await?.values.unwrap_or_default();
+        SecretValues::try_from(values).map_err(|error| SandboxError::Refused { message: error.to_string() })
+    }
+
     /// Changes what the sandbox may reach, now and when it is started again.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ use super::SandboxError;
 use crate::directory::{DirectoryError, LOGS, SandboxDir, private_dir};
 use crate::log::SUPERVISOR_LOG;
 use crate::record::Record;
+use crate::secrets;
+use crate::spec::SandboxSpec;
 
 /// What a supervisor is started as.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +38,9 @@ pub(super) fn spawn(
         Err(DirectoryError::Damaged { .. }) => Record::lost(),
         Err(error) => return Err(error.into()),
     };
+    let spec = dir.spec()?;
     dir.write_record(&before.starting())?;
-    match start(&dir, program, as_what) {
+    match start(&dir, &spec, program, as_what) {
         Ok(started) => {
             dir.hand_over();
             Ok(started)
@@ -54,7 +57,12 @@ pub(super) fn spawn(
     }
 }
 
-fn start(dir: &SandboxDir, program: &Path, as_what: As) -> io::Result<(Child, UnixStream)> {
+fn start(
+    dir: &SandboxDir,
+    spec: &SandboxSpec,
+    program: &Path,
+    as_what: As,
+) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let ours = UnixStream::from_std(ours)?;
@@ -75,6 +83,10 @@ fn start(dir: &SandboxDir, program: &Path, as_what: As) -> io::Result<(Child, Un
         .stdout(dir.share_lock()?)
         .stderr(log)
         .current_dir("/");
+    // What it needs of them it is told; the machine's process is to have none.
+    for variable in secrets::variables(&spec.network.secrets) {
+        command.env_remove(variable);
+    }
     // Not killed when it is dropped: the end of the connection has it clear everything away, which it could not once dead.
     let child = Command::from(command).spawn()?;
     Ok((child, ours))

@@ -40,7 +40,11 @@ fn named(hostname: &str, machine_id: String, boot_id: String) -> v1::Configurati
     }
 }
 
-pub(super) fn configuration(spec: &SandboxSpec) -> Result<v1::Configuration, Failure> {
+/// What the sandbox's guest is told. It trusts `authority` too, a certificate that is its secrets'.
+pub(super) fn configuration(
+    spec: &SandboxSpec,
+    authority: Option<&str>,
+) -> Result<v1::Configuration, Failure> {
     let mut random = [0; 32];
     let drawn = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
     drawn.map_err(|error| {
@@ -51,7 +55,7 @@ pub(super) fn configuration(spec: &SandboxSpec) -> Result<v1::Configuration, Fai
     Ok(v1::Configuration {
         mac: mac(spec.id.as_str()).to_vec(),
         resolv_conf: spec.network.resolv_conf().into_bytes(),
-        authorities: spec.authorities.clone().into_bytes(),
+        authorities: [&*spec.authorities, authority.unwrap_or_default()].concat().into_bytes(),
         read_only: spec.read_only,
         tmpfs: spec
             .tmpfs

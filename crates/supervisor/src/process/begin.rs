@@ -21,6 +21,7 @@ use crate::log::{LogWriter, MAIN_LOG};
 use crate::machine::{self, Progress, Started, Steps};
 use crate::record::Record;
 use crate::recorder::Recorder;
+use crate::secrets::Vault;
 use crate::spec::SandboxSpec;
 use crate::status::Status;
 
@@ -39,8 +40,10 @@ pub async fn supervise(dir: SandboxDir, spec: SandboxSpec, owner: UnixStream) ->
     _ = rustix::process::setsid();
     let (progress, phases) = mpsc::unbounded_channel();
     let spec = Arc::new(spec);
-    let start = machine::start(Arc::clone(&spec), dir.path().to_path_buf(), Steps::new(progress));
-    supervise_start(dir, spec, owner, Box::pin(start), phases).await
+    let vault = Vault::default();
+    let start =
+        machine::start(Arc::clone(&spec), dir.path().to_path_buf(), vault.clone(), Steps::new(progress));
+    supervise_start(dir, spec, owner, vault, Box::pin(start), phases).await
 }
 
 /// The same with a start that may be on its way already, and what it tells of its steps.
@@ -48,6 +51,7 @@ pub(crate) async fn supervise_start(
     dir: SandboxDir,
     spec: Arc<SandboxSpec>,
     owner: UnixStream,
+    vault: Vault,
     start: BoxFuture<'static, Result<Started, Failure>>,
     phases: mpsc::UnboundedReceiver<Progress>,
 ) -> Result<(), DirectoryError> {
@@ -67,6 +71,7 @@ pub(crate) async fn supervise_start(
         gate: gate_view,
         session: session_view,
         network: network_view,
+        vault,
         hub: hub.clone(),
         activity: activity.clone(),
         asks,

@@ -192,6 +192,7 @@ fn kind_to_wire(kind: FailureKind) -> v1::failure::Kind {
         FailureKind::AgentVersion => Kind::AgentVersion,
         FailureKind::Supervisor => Kind::Supervisor,
         FailureKind::Network => Kind::Network,
+        FailureKind::Secret => Kind::Secret,
     }
 }
 
@@ -209,6 +210,7 @@ fn kind_from_wire(kind: v1::failure::Kind) -> FailureKind {
         Kind::AgentVersion => FailureKind::AgentVersion,
         // A newer supervisor may know kinds that we don't; its words still say what it is.
         Kind::Network => FailureKind::Network,
+        Kind::Secret => FailureKind::Secret,
         Kind::Supervisor | Kind::Unspecified => FailureKind::Supervisor,
     }
 }

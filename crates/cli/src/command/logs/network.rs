@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use cellule::LogRecord;
 use cellule::network::{Direction, Outcome, Protocol, Record};
+use cellule::secrets::SecretRecord;
 
 use super::output::Stream;
 use crate::line::one_line;
@@ -31,12 +32,11 @@ impl Connections {
             return (Stream::Out, String::new());
         }
         let line = std::mem::take(&mut self.begun);
-        let record = serde_json::from_slice::<Record>(&line).ok();
-        let (stream, mut text) = match (self.format, record) {
-            (Format::Table, Some(record)) => (Stream::Out, one_line(words(&record).as_bytes())),
+        let (stream, mut text) = match (self.format, Said::read(&line)) {
+            (Format::Table, Some(said)) => (Stream::Out, one_line(said.words().as_bytes())),
             (Format::Table, None) => (Stream::Out, one_line(&line)),
-            (Format::Json | Format::Jsonl, Some(record)) => {
-                return (Stream::Out, json::line(&record).unwrap_or_default());
+            (Format::Json | Format::Jsonl, Some(said)) => {
+                return (Stream::Out, json::line(&said).unwrap_or_default());
             }
             // Such as that some were left out: nothing that whoever reads JSON could read.
             (Format::Json | Format::Jsonl, None) => (Stream::Error, one_line(&line)),
@@ -46,6 +46,31 @@ impl Connections {
         }
         text.push('\n');
         (stream, text)
+    }
+}
+
+/// What a line is about.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Connection(Record),
+    Secret(SecretRecord),
+}
+
+impl Said {
+    fn read(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Connection(record) => words(record),
+            Self::Secret(SecretRecord { secret, host, event, .. }) => {
+                let secret = secret.as_deref().unwrap_or("-");
+                let host = host.as_ref().map(|host| format!(" at {host}")).unwrap_or_default();
+                format!("secret {secret}{host}: {event}")
+            }
+        }
     }
 }
 
@@ -132,6 +157,21 @@ mod tests {
         );
         let came = Record { direction: Direction::In, name: None, guest_port: 80, ..record() };
         assert!(line(&came).1.starts_with("closed tcp  from 203.0.113.1:443 to port 80: "));
+    }
+
+    #[test]
+    fn what_is_said_of_a_secret_is_a_line_too() {
+        let record = SecretRecord {
+            time_ns: 5,
+            secret: Some("TOKEN".to_owned()),
+            host: Some("api.example.com".to_owned()),
+            event: "its value has expired, and there is no other".to_owned(),
+        };
+        let bytes = serde_json::to_vec(&record).unwrap();
+        let line = text(false, Format::Table, &bytes).1;
+        assert_eq!(line, "secret TOKEN at api.example.com: its value has expired, and there is no other\n");
+        let line = text(false, Format::Json, &bytes).1;
+        assert_eq!(serde_json::from_str::<SecretRecord>(&line).unwrap(), record);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `cellule network show`: a sandbox's network for people.
 
-use cellule::Entry;
 use cellule::network::{Base, HOST_NAME};
+use cellule::{Entry, GuestSecret};
 
 use crate::quantity::show_size;
 use crate::{ports, table};
@@ -37,6 +37,14 @@ pub(super) fn text(entry: &Entry) -> String {
     }
     if let Some(rate) = network.connection_rate {
         row("connections".to_owned(), format!("{rate}/s"));
+    }
+    for GuestSecret { secret, .. } in &network.secrets {
+        let hosts: Vec<String> = secret.hosts.iter().map(ToString::to_string).collect();
+        let body = if secret.in_body { ", in bodies too" } else { "" };
+        row(
+            "secret".to_owned(),
+            format!("{} from {} for {}{body}", secret.name, secret.source, hosts.join(", ")),
+        );
     }
     table::render(["WHAT", "VALUE"], &rows)
 }

@@ -90,7 +90,7 @@ impl Default for Server {
 }
 
 impl Scene {
-    /// With secrets as they are typed; `+body` and `+query` at the end are options.
+    /// With secrets as they are typed; `+body` at the end is an option.
     pub(super) async fn new(secrets: &[&str]) -> Self {
         Self::with(secrets, Server::default()).await
     }
@@ -100,7 +100,6 @@ impl Scene {
             let argument = text.split('+').next().unwrap().parse::<SecretArgument>().unwrap();
             let mut given = Given::from(argument);
             given.spec.in_body = text.contains("+body");
-            given.spec.in_query = text.contains("+query");
             given
         });
         let (root, acceptor) = server_tls(&server);

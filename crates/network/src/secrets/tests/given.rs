@@ -62,7 +62,7 @@ fn what_is_no_secret_is_refused_with_its_reason() {
 fn what_is_written_down_has_no_value_and_can_be_read_again() {
     for text in ["T=env:V@a.com,*.b.org", "T=file:/x@a.com", "T=cmd:x@a.com", "T=value:hush-hush@a.com"] {
         let SecretArgument { mut spec, value } = text.parse().unwrap();
-        spec.in_query = true;
+        spec.in_body = true;
         let written = serde_json::to_string(&spec).unwrap();
         assert!(!written.contains("hush"));
         assert!(!format!("{spec:?} {value:?} {}", spec.source).contains("hush"));
