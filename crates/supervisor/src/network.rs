@@ -91,6 +91,7 @@ pub(crate) async fn start(
         mac,
         lost,
         secrets: None,
+        neighbourhoods: Vec::new(),
         sink: sink(LogWriter::new(&dir.join(LOGS).join(NETWORK_LOG))),
     };
     let network = Network::start(link, config).map_err(|error| failed(&error))?;
@@ -155,6 +156,7 @@ pub(crate) fn refusing(link: &OwnedFd) -> Result<Network, Failure> {
         mac: [0; 6],
         lost: Vec::new(),
         secrets: None,
+        neighbourhoods: Vec::new(),
         sink: Box::new(drop),
     };
     Network::start(link, config).map_err(|error| failed(&error))
