@@ -96,6 +96,7 @@ fn gateway() -> &'static Mutex<(UnixStream, Network, u16)> {
             mac: [2, 0, 0, 0, 0, 9],
             lost: Vec::new(),
             secrets: None,
+            neighbourhoods: Vec::new(),
             sink: Box::new(drop),
         };
         let network = Network::start(theirs, config).expect("the gateway starts");

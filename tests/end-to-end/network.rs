@@ -8,7 +8,7 @@ use std::time::Duration;
 use cellule::Host;
 use cellule::network::Base;
 use cellule_tests::sandbox::Sandbox;
-use cellule_tests::{HANG, Home, binary, eventually, leftovers};
+use cellule_tests::{HANG, Home, binary, eventually, leftovers, processes};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -188,5 +188,62 @@ fn the_library_reaches_a_port_of_one_without_a_network() {
         sandbox.end().await.unwrap();
     };
     runtime.block_on(async { tokio::time::timeout(HANG, test).await.expect("it ends in time") });
+    leftovers::assert_none(&home);
+}
+
+#[test]
+fn sandboxes_on_a_network_reach_one_another_by_name_and_nobody_else_does() {
+    let home = Home::new();
+    assert_eq!(home.cellule(["network", "create", "back"]).output().exits(0).out(), "back\n");
+    _ = home.cellule(["network", "create", "back"]).output().exits(125).says(&["already"]);
+    let words = ["run", "--network", "front", "base", "true"];
+    _ = home.cellule(words).output().exits(125).says(&["no network front", "network create front"]);
+
+    let on = ["--network", "back", "--network", "none"];
+    let web = home.detached([&["--name", "Web"], &on[..], &["base", "sh", "-c", SERVER]].concat());
+    let client = home.detached([&["--name", "client"], &on[..], &["base", "sleep", "1000"]].concat());
+    let stranger = home.detached(["--name", "stranger", "base", "sleep", "1000"]);
+    let get = |name: &str| {
+        format!("printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 20 {name} 80 | tail -n 1")
+    };
+    for name in ["web", "web.back", web.id()] {
+        assert_eq!(client.sh(&get(name)), "page\n", "{name}");
+    }
+    assert_eq!(web.sh("ping -q -c 1 client > /dev/null && echo there"), "there\n");
+    let refused = client.exec(&[], &["nc", "-w", "20", "web", "81"]).output().exits(1);
+    assert!(refused.err().contains("refused"), "{}", refused.err());
+    let address = client.sh("nslookup web | sed -n 's/^Address: 198/198/p'").trim().to_owned();
+    for target in ["web", &address] {
+        _ = stranger.exec(&[], &["nc", "-w", "20", target, "80"]).output().exits(1);
+    }
+    _ = client.exec(&[], &["nc", "-w", "20", "stranger", "80"]).output().exits(1);
+    let said = client.call_with(&["network", "check"], &["web:80"]).output().exits(0).out();
+    assert!(said.contains("on the network back"), "{said}");
+    let log = |sandbox: &Sandbox<'_>| sandbox.call(["logs", "--network"]).output().exits(0).out();
+    assert!(log(&client).contains("(web): on the network back; "), "{}", log(&client));
+    assert!(
+        log(&web).contains(&format!("to port 80 ({}): on the network back", client.id())),
+        "{}",
+        log(&web)
+    );
+
+    // A copy is on the network by its own name, and finds others where they were.
+    _ = home.cellule(["fork", "-q", "client", "--name", "copy"]).output().exits(0);
+    let copy = home.named("copy");
+    assert_eq!(copy.sh(&get(&address)), "page\n");
+    let listed = home.cellule(["network", "ls"]).output().exits(0).out();
+    let row = listed.lines().find(|line| line.starts_with("back")).unwrap();
+    assert!(["Web", "client", "copy"].iter().all(|name| row.contains(name)) && !row.contains("stranger"));
+    _ = home.cellule(["network", "rm", "back"]).output().exits(125).says(&["3 sandboxes", "cellule stop"]);
+
+    // What a killed one leaves behind is in nobody's way.
+    let (supervisor, _) = web.pids();
+    processes::kill(supervisor);
+    let gone = client.exec(&[], &["nc", "-w", "20", &address, "80"]).output().exits(1);
+    assert!(gone.err().contains("No route to host"), "{}", gone.err());
+    for sandbox in [web, client, stranger, copy] {
+        _ = sandbox.remove();
+    }
+    assert_eq!(home.cellule(["network", "rm", "back"]).output().exits(0).out(), "back\n");
     leftovers::assert_none(&home);
 }

@@ -80,7 +80,7 @@ pub(crate) mod tests {
             "network": {
                 "policy": { "base": "public", "rules": [] }, "ports": [{ "host": "127.0.0.1:80", "guest": 80, "protocol": "tcp" }],
                 "exposed": {}, "name_servers": [], "search": [], "hosts_file": false, "bandwidth": null,
-                "connection_rate": null, "secrets": [],
+                "connection_rate": null, "secrets": [], "networks": [],
             },
             "templates": null, "saved": null,
         })

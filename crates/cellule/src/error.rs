@@ -8,7 +8,7 @@ use cellule_network::secrets::ValueError;
 use cellule_protocol::client::files::FileError;
 use cellule_protocol::client::{AttachError, CallError, ExecError, Lost, PortError, StartFailure};
 use cellule_supervisor::{
-    DirectoryError, DocumentError, Failure, FindError, InvalidDiskSize, SandboxError, State,
+    DirectoryError, DocumentError, Failure, FindError, InvalidDiskSize, NetworksError, SandboxError, State,
 };
 
 use crate::{InvalidVariable, RelativeWorkingDir};
@@ -121,6 +121,9 @@ pub enum Error {
     /// Rules that make no policy.
     #[error("the network's rules cannot be")]
     Policy(#[source] PolicyError),
+    /// A named network is not there, or cannot be changed.
+    #[error(transparent)]
+    Networks(#[from] NetworksError),
     /// The value of a secret cannot be had.
     #[error("cannot get the secret {name}")]
     Secret {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cellule_image::{Digest, Store};
 use cellule_snapshot::{Snapshots, Templates};
-use cellule_supervisor::{Entry, Journal, Sandboxes, SavedSandbox, Survey};
+use cellule_supervisor::{Entry, Journal, Networks, Sandboxes, SavedSandbox, Survey};
 
 use crate::{Builder, Error, Sandbox};
 
@@ -109,6 +109,11 @@ impl Host {
     /// The snapshots of its sandboxes.
     pub fn snapshots(&self) -> Snapshots {
         Snapshots::new(self.home.join(SNAPSHOTS))
+    }
+
+    /// The named networks of its sandboxes.
+    pub fn networks(&self) -> Networks {
+        Networks::at(&self.home)
     }
 
     /// Removes what is left of templates whose makers were killed. That something of it stays is no reason for anything to

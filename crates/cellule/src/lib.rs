@@ -66,8 +66,9 @@ pub use cellule_snapshot::{
     TemplateState, Templates,
 };
 pub use cellule_supervisor::{
-    DiskSize, Entry, GuestSecret, IdleAction, Journal, LogRecord, SandboxError, SandboxId, SandboxName,
-    SaveOutcome, SavedSandbox, State, Status, StopOptions, Survey,
+    DiskSize, Entry, GuestSecret, IdleAction, InvalidName, Journal, LogRecord, NamedNetwork, NetworkName,
+    Networks, NetworksError, SandboxError, SandboxId, SandboxName, SaveOutcome, SavedSandbox, State, Status,
+    StopOptions, Survey,
 };
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, Output};
 pub use environment::{InvalidVariable, Variables};

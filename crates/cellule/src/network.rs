@@ -7,7 +7,7 @@ pub use cellule_network::policy::{
     Action, Base, InvalidBase, Name, NameError, Policy, PolicyError, Protocol, Rule, RuleError,
 };
 pub use cellule_network::{Answer, Direction, Forward, ForwardStatus, HOST_NAME, Outcome, Record, Whom};
-use cellule_supervisor::NetworkSpec;
+use cellule_supervisor::{NetworkName, NetworkSpec};
 
 use crate::secrets::SecretArgument;
 
@@ -34,6 +34,8 @@ pub struct NetworkChanges {
     pub connection_rate: Option<u64>,
     /// Secrets: a snapshot brings none. Programs of the snapshot have the placeholders of those that it had by the same names.
     pub secrets: Vec<SecretArgument>,
+    /// The named networks that the sandbox is on: a snapshot brings none.
+    pub networks: Vec<NetworkName>,
 }
 
 impl NetworkChanges {
@@ -50,6 +52,7 @@ impl NetworkChanges {
             bandwidth: self.bandwidth.or(network.bandwidth),
             connection_rate: self.connection_rate.or(network.connection_rate),
             secrets: network.secrets,
+            networks: self.networks,
         }
     }
 }

@@ -83,6 +83,9 @@ impl Sandbox {
         secrets: SecretValues,
         image: Option<Image>,
     ) -> Result<Self, Error> {
+        for network in &spec.network.networks {
+            host.networks().find(network)?;
+        }
         let link = cellule_supervisor::Sandbox::start(dir, &host.supervisor()?).await?;
         Self { host, name, spec, link, image }.with_secrets(secrets).await
     }

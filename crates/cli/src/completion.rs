@@ -67,6 +67,24 @@ pub(crate) fn snapshot() -> ArgValueCandidates {
     })
 }
 
+/// For an argument that is a network, or what programs may reach.
+pub(crate) fn network() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let bases = ["none", "public", "all"].into_iter().map(CompletionCandidate::new);
+        bases.chain(networks()).collect()
+    })
+}
+
+/// For an argument that is a named network.
+pub(crate) fn named_network() -> ArgValueCandidates {
+    ArgValueCandidates::new(networks)
+}
+
+fn networks() -> Vec<CompletionCandidate> {
+    let list = host::locate().ok().and_then(|host| host.networks().list().ok()).unwrap_or_default();
+    list.iter().map(|network| CompletionCandidate::new(network.name.to_string())).collect()
+}
+
 /// For an argument that is a pool.
 pub(crate) fn pool() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {

@@ -1,7 +1,7 @@
 //! Words the library's errors: what failed, why, and what helps.
 
 use cellule::secrets::ValueError;
-use cellule::{Error, SnapshotError};
+use cellule::{Error, NetworksError, SnapshotError};
 use cellule_engine::ConfigError;
 use cellule_protocol::client::{Lost, StartFailure, StartFailureKind};
 
@@ -50,6 +50,7 @@ pub(crate) fn of(error: &Error) -> Failure {
         Error::NotRunning { name, .. } => {
             Failure::new(error.to_string()).hint(format!("start it: cellule start {name}"))
         }
+        Error::Networks(source) => networks(source),
         Error::Secret { source: ValueError::Variable(variable), name } => Failure::new(error.to_string())
             .hint(format!(
                 "set {variable} in the environment of this command, or name another source of {name}"
@@ -64,6 +65,19 @@ pub(crate) fn of(error: &Error) -> Failure {
         }
         Error::Lost { lost, .. } => Failure::because("the sandbox ended meanwhile", lost),
         other => Failure::of(other),
+    }
+}
+
+/// The failure for a named network.
+pub(crate) fn networks(error: &NetworksError) -> Failure {
+    let failure = Failure::of(error);
+    match error {
+        NetworksError::NotFound(name) => failure.hint(format!("make it: cellule network create {name}")),
+        NetworksError::InUse { members, .. } => {
+            let members: Vec<_> = members.iter().map(ToString::to_string).collect();
+            failure.hint(format!("end what is on it first: cellule stop {}", members.join(" ")))
+        }
+        _ => failure,
     }
 }
 

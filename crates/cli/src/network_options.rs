@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use cellule::Builder;
 use cellule::network::{Action, Base, NetworkChanges, Policy, Rule};
+use cellule::{Builder, InvalidName, NetworkName};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 
+use crate::completion;
 use crate::config::NetworkDefaults;
 use crate::failure::Failure;
 use crate::ports::{Forwards, parse_ports};
@@ -54,8 +55,13 @@ impl PolicyOptions {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = Self::HEADING)]
 pub(crate) struct NetworkOptions {
+    /// What programs may reach where no rule says: none, public (the internet without this host's own networks) or all. Without
+    /// it, --allow refuses the rest, and else it is the configuration's, or public. Or the name of a network, for each that the
+    /// sandbox is to be on: those on one reach one another by name
+    #[arg(long, value_name = "WHAT|NAME", value_parser = parse_network, add = completion::network())]
+    network: Vec<NetworkWord>,
     #[command(flatten)]
-    policy: PolicyOptions,
+    rules: RuleOptions,
     /// Let a port of this host lead to one of the sandbox, such as 8080:80, 127.0.0.1:0:80 (any that is free),
     /// `[::1]:8000-8010:8000-8010` or 5353:53/udp; without an address it is this host's loopback
     #[arg(short, long, value_name = "[IP:]HOST:GUEST[/tcp|udp]", value_parser = parse_ports)]
@@ -91,7 +97,7 @@ impl NetworkOptions {
     /// # Errors
     /// A secret is none.
     pub(crate) fn apply(&self, mut builder: Builder, defaults: &NetworkDefaults) -> Result<Builder, Failure> {
-        let (base, rules) = self.policy.with(defaults);
+        let (base, rules) = self.policy()?.with(defaults);
         if let Some(base) = base {
             builder = builder.network(base);
         }
@@ -112,6 +118,7 @@ impl NetworkOptions {
         if let Some(connections) = self.connection_rate.or(defaults.connection_rate) {
             builder = builder.connection_rate(connections);
         }
+        builder = self.joined().fold(builder, Builder::join);
         builder = self.secrets.all()?.into_iter().fold(builder, Builder::secret);
         Ok(builder.hosts_file(self.host_names))
     }
@@ -122,7 +129,8 @@ impl NetworkOptions {
     /// # Errors
     /// There are too many rules, or a secret is none.
     pub(crate) fn changes(&self, defaults: &NetworkDefaults) -> Result<NetworkChanges, Failure> {
-        let policy = self.policy.is_given().then(|| self.policy.policy(defaults)).transpose()?;
+        let said = self.policy()?;
+        let policy = said.is_given().then(|| said.policy(defaults)).transpose()?;
         let ports = self.publish.iter().flat_map(|forwards| forwards.0.iter().copied());
         let exposed: BTreeMap<u16, u16> =
             self.expose_host.iter().map(|(port, guest)| (*guest, *port)).collect();
@@ -135,7 +143,45 @@ impl NetworkOptions {
             bandwidth: self.bandwidth,
             connection_rate: self.connection_rate,
             secrets: self.secrets.all()?,
+            networks: self.joined().collect(),
         })
+    }
+
+    /// What is said of what programs may reach.
+    fn policy(&self) -> Result<PolicyOptions, Failure> {
+        let mut bases = self.network.iter().filter_map(|word| match word {
+            NetworkWord::Base(base) => Some(*base),
+            NetworkWord::Named(_) => None,
+        });
+        let network = bases.next();
+        if let (Some(first), Some(second)) = (network, bases.next()) {
+            return Err(Failure::new(format!(
+                "--network {first} and --network {second} exclude one another"
+            )));
+        }
+        Ok(PolicyOptions { network, rules: self.rules.clone() })
+    }
+
+    /// The networks that the sandbox is to be on.
+    fn joined(&self) -> impl Iterator<Item = NetworkName> {
+        self.network.iter().filter_map(|word| match word {
+            NetworkWord::Base(_) => None,
+            NetworkWord::Named(name) => Some(name.clone()),
+        })
+    }
+}
+
+/// A word of `--network`.
+#[derive(Debug, Clone)]
+enum NetworkWord {
+    Base(Base),
+    Named(NetworkName),
+}
+
+fn parse_network(text: &str) -> Result<NetworkWord, String> {
+    match text.parse::<Base>() {
+        Ok(base) => Ok(NetworkWord::Base(base)),
+        Err(_) => text.parse().map(NetworkWord::Named).map_err(|error: InvalidName| error.to_string()),
     }
 }
 
@@ -253,7 +299,7 @@ mod tests {
     /// The policy of these words below a file's, as text.
     fn policy(words: &[&str], defaults: &NetworkDefaults) -> Vec<String> {
         let options = Program::try_parse_from([&["x"], words].concat()).unwrap().network;
-        let policy = options.policy.policy(defaults).unwrap();
+        let policy = options.policy().unwrap().policy(defaults).unwrap();
         let rules = policy.rules().iter().map(ToString::to_string);
         rules.chain([policy.base().to_string()]).collect()
     }
@@ -266,6 +312,17 @@ mod tests {
         assert_eq!(rules, ["deny a.example", "allow *.example", "deny 10.0.0.0/8", "allow *:443", "none"]);
         let error = Program::try_parse_from(["x", "--allow", "10.0.0.1/8"]).unwrap_err().to_string();
         assert!(error.contains("10.0.0.0/8"), "{error}");
+    }
+
+    #[test]
+    fn a_network_is_what_may_be_reached_once_and_a_name_any_number_of_times() {
+        let options = |words: &[&str]| Program::try_parse_from([&["x"], words].concat()).map(|x| x.network);
+        let two = options(&["--network=back", "--network=none", "--network=front"]).unwrap();
+        assert_eq!(two.joined().map(|name| name.to_string()).collect::<Vec<_>>(), ["back", "front"]);
+        assert_eq!(two.policy().unwrap().network, Some(Base::None));
+        assert!(options(&["--network=none", "--network=all"]).unwrap().policy().is_err());
+        let error = options(&["--network=Back_End"]).unwrap_err().to_string();
+        assert!(error.contains("a-z 0-9 -"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use hickory_proto::rr;
 
 use crate::address::HOST_NAME;
 use crate::dns::{Admission, Gate, Over, RecordType};
-use crate::gateway::{Gateway, Place, destination, place};
+use crate::gateway::{Gateway, Place, destination};
 use crate::policy::{Name, Protocol};
 
 /// What a question is about.
@@ -45,6 +45,10 @@ pub(crate) async fn check(gateway: Rc<Gateway>, whom: Whom, port: u16, protocol:
         }
         Whom::Name(name) => name,
     };
+    if let Some(addresses) = gateway.neighbours.find(name.as_str()) {
+        let of = |address| of_address(&gateway, SocketAddr::new(address, port), protocol, &[]);
+        return addresses.map(of).to_vec();
+    }
     let lookup = {
         let policy = gateway.policy.borrow();
         let decision = policy.decide_name(&name, None, None);
@@ -75,9 +79,14 @@ pub(crate) async fn check(gateway: Rc<Gateway>, whom: Whom, port: u16, protocol:
 
 fn of_address(gateway: &Gateway, to: SocketAddr, protocol: Protocol, names: &[Name]) -> Answer {
     let address = Some(to.ip());
-    match place(to.ip()) {
+    match gateway.place(to.ip()) {
         Place::Outside => {}
         Place::Host if protocol != Protocol::Icmp => return of_host(gateway, address, to.port()),
+        Place::Neighbour => {
+            let reason = gateway.neighbours.reason(to.ip());
+            let nobody = || "nobody on the sandbox's networks is there".to_owned();
+            return Answer { address, allowed: reason.is_some(), reason: reason.unwrap_or_else(nobody) };
+        }
         Place::Host | Place::Gateway | Place::Nobody => {
             let reason = "it is the sandbox's own network".to_owned();
             return Answer { address, allowed: false, reason };

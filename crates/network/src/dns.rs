@@ -46,6 +46,8 @@ use self::{
 const MAX_IN_FLIGHT: usize = 64;
 /// How long an answer is good that is the gateway's own.
 const LOCAL_TTL: Duration = Duration::from_secs(60);
+/// The same of one that may be another's soon.
+const BRIEF_TTL: Duration = Duration::from_secs(5);
 
 /// How a query came, which says how large its answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub enum Admission {
     Refuse,
     /// The name has these addresses, and no other records.
     Local(Vec<IpAddr>),
+    /// The same, but not for long: who has them may be gone soon.
+    Brief(Vec<IpAddr>),
     /// The name exists and has no records.
     LocalNoData,
 }
@@ -134,12 +138,13 @@ impl Dns {
         }
         match gate.admit(question.text(), question.kind()) {
             Admission::Refuse => return Reply::refused(),
-            Admission::Local(addresses) => return local(question, &addresses),
+            Admission::Local(addresses) => return local(question, &addresses, LOCAL_TTL),
+            Admission::Brief(addresses) => return local(question, &addresses, BRIEF_TTL),
             Admission::LocalNoData => return Reply::code(ResponseCode::NoError),
             Admission::Forward => {}
         }
         if let Some(addresses) = self.hosts.as_ref().and_then(|hosts| hosts.find(question)) {
-            let reply = local(question, &addresses);
+            let reply = local(question, &addresses, LOCAL_TTL);
             let learn = reply.answers.iter().filter_map(|record| record.data.ip_addr());
             return Reply { learn: learn.map(|address| (address, LOCAL_TTL)).collect(), ..reply };
         }
@@ -165,13 +170,13 @@ fn special(name: &str) -> Option<Reply> {
 }
 
 /// Those of the addresses that were asked for.
-fn local(question: &Question, addresses: &[IpAddr]) -> Reply {
+fn local(question: &Question, addresses: &[IpAddr], ttl: Duration) -> Reply {
     let data = addresses.iter().filter_map(|address| match (question.kind(), address) {
         (RecordType::A, IpAddr::V4(address)) => Some(RData::A(A(*address))),
         (RecordType::AAAA, IpAddr::V6(address)) => Some(RData::AAAA(AAAA(*address))),
         _ => None,
     });
-    let ttl = u32::try_from(LOCAL_TTL.as_secs()).unwrap_or(u32::MAX);
+    let ttl = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
     let answers = data.map(|data| Record::from_rdata(question.name().clone(), ttl, data)).collect();
     Reply { answers, ..Reply::code(ResponseCode::NoError) }
 }

@@ -247,13 +247,38 @@ pub(crate) async fn reach(
     port: u16,
     deadline: Instant,
 ) -> Option<(Rc<Connection>, Kept)> {
-    for (own, guest) in families() {
-        let Some((connection, kept)) = knock(gateway, own, SocketAddr::new(guest, port)) else { continue };
-        if answered(gateway, &connection, deadline).await {
-            return Some((connection, kept));
+    reach_from(gateway, families(), port, deadline).await.ok()
+}
+
+/// Why there is no connection to a port of the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    /// Nobody listens there.
+    Refused,
+    /// The guest said nothing.
+    Silent,
+}
+
+/// The same from the first of these addresses that is answered, each with the guest's own of its family.
+pub(crate) async fn reach_from(
+    gateway: &Rc<Gateway>,
+    families: [(IpAddr, IpAddr); 2],
+    port: u16,
+    deadline: Instant,
+) -> Result<(Rc<Connection>, Kept), Unanswered> {
+    let mut why = Unanswered::Refused;
+    for (own, guest) in families {
+        let Some((connection, kept)) = knock(gateway, own, SocketAddr::new(guest, port)) else {
+            why = Unanswered::Silent;
+            continue;
+        };
+        match answered(gateway, &connection, deadline).await {
+            Ok(()) => return Ok((connection, kept)),
+            Err(Unanswered::Refused) => {}
+            Err(Unanswered::Silent) => why = Unanswered::Silent,
         }
     }
-    None
+    Err(why)
 }
 
 /// Whether somebody listens on a port of the guest's. Nobody there learns of the question.
@@ -286,16 +311,16 @@ fn knock(gateway: &Rc<Gateway>, own: IpAddr, guest: SocketAddr) -> Option<(Rc<Co
 }
 
 /// Waits for the guest's answer, which is not acknowledged yet.
-async fn answered(gateway: &Gateway, connection: &Connection, deadline: Instant) -> bool {
+async fn answered(gateway: &Gateway, connection: &Connection, deadline: Instant) -> Result<(), Unanswered> {
     loop {
         let (sent, alarm) = {
             let mut stack = connection.stack.borrow_mut();
             if stack.is_established() {
-                return true;
+                return Ok(());
             }
             let sent = stack.send(&gateway.outbox);
             if stack.is_over() {
-                return false;
+                return Err(Unanswered::Refused);
             }
             (sent, if sent == Sent::NoRoom { None } else { stack.alarm() })
         };
@@ -306,8 +331,6 @@ async fn answered(gateway: &Gateway, connection: &Connection, deadline: Instant)
                 () = gateway.outbox.room(), if sent == Sent::NoRoom => {}
             }
         };
-        if timeout_at(deadline, next).await.is_err() {
-            return false;
-        }
+        timeout_at(deadline, next).await.map_err(|_| Unanswered::Silent)?;
     }
 }

@@ -6,6 +6,7 @@
 //!            │         SYN ──▶ policy ──▶ host's connect ──▶ a new stack        refused: "prohibited", at once
 //!            │ UDP ──▶ name server (dns) │ policy ──▶ a socket of the host's (udp)
 //!            └ echo ──▶ policy ──▶ a socket of the host's (echo)
+//!   what is for a neighbour's address goes to the neighbour's gateway, whatever the policy says (neighbours)
 //! ```
 //! All of it runs on one thread, in tasks that share it through `Rc`; nothing is borrowed while a task waits.
 
@@ -25,6 +26,7 @@ use crate::echo::Echoes;
 use crate::forward::Forwards;
 use crate::link::Outbox;
 use crate::names::Names;
+use crate::neighbours::Neighbours;
 use crate::outside::{self, Outside};
 use crate::packet::{self, Frame, Packet, Payload};
 use crate::policy::{Decision, Destination, Name, Policy, Protocol, embedded_v4};
@@ -50,6 +52,7 @@ pub(crate) struct Gateway {
     pub(crate) exchanges: Exchanges,
     pub(crate) echoes: Echoes,
     pub(crate) forwards: Forwards,
+    pub(crate) neighbours: Neighbours,
     pub(crate) limits: Limits,
     pub(crate) rates: Rates,
     pub(crate) visits: RefCell<Option<Visits>>,
@@ -111,6 +114,8 @@ pub(crate) enum Place {
     Host,
     /// The guest's network has nobody there.
     Nobody,
+    /// Where neighbours are. Whether one is there is another matter.
+    Neighbour,
     /// Elsewhere.
     Outside,
 }
@@ -135,6 +140,7 @@ impl Gateway {
             exchanges: Exchanges::default(),
             echoes: Echoes::default(),
             forwards: Forwards::default(),
+            neighbours: Neighbours::default(),
             rates: Rates::new(&limits),
             limits,
             visits: RefCell::new(None),
@@ -181,15 +187,31 @@ impl Gateway {
         match &packet.payload {
             Payload::Tcp(segment) => tcp::take(self, packet, segment),
             Payload::Udp { from, to, data } => udp::take(self, packet, (*from, *to), data),
-            Payload::Echo { ident, sequence, data } => match place(packet.to) {
+            Payload::Echo { ident, sequence, data } => match self.place(packet.to) {
                 Place::Gateway | Place::Host => {
                     reply::echo(&self.outbox, packet.to, (*ident, *sequence), data);
                 }
-                Place::Nobody => reply::unreachable(&self.outbox, packet, Unreachable::Host),
+                Place::Neighbour if self.neighbours.answers(packet.to) => {
+                    reply::echo(&self.outbox, packet.to, (*ident, *sequence), data);
+                }
+                Place::Nobody | Place::Neighbour => {
+                    reply::unreachable(&self.outbox, packet, Unreachable::Host);
+                }
                 Place::Outside => crate::echo::take(self, packet, (*ident, *sequence), data),
             },
             Payload::Other if packet.to.is_multicast() => {}
             Payload::Other => reply::unreachable(&self.outbox, packet, Unreachable::Protocol),
+        }
+    }
+
+    /// What is at an address, as far as the guest sees it.
+    pub(crate) fn place(&self, address: IpAddr) -> Place {
+        match address {
+            IpAddr::V4(GATEWAY_V4) | IpAddr::V6(GATEWAY_V6) => Place::Gateway,
+            IpAddr::V4(HOST_V4) | IpAddr::V6(HOST_V6) => Place::Host,
+            address if in_network(address) => Place::Nobody,
+            address if self.neighbours.has(address) => Place::Neighbour,
+            _ => Place::Outside,
         }
     }
 
@@ -219,7 +241,7 @@ impl Gateway {
 
     /// Whether a connection to `to` may be for the name that it shows; if not, why.
     pub(crate) fn judge(&self, to: SocketAddr, shown: &Name) -> Result<(), String> {
-        if place(to.ip()) == Place::Host {
+        if self.place(to.ip()) == Place::Host {
             // What is exposed is, by whatever name.
             return Ok(());
         }
@@ -299,15 +321,5 @@ fn in_network(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => (address.to_bits() ^ GUEST_V4.to_bits()) >> (32 - PREFIX_V4) == 0,
         IpAddr::V6(address) => (address.to_bits() ^ GUEST_V6.to_bits()) >> (128 - PREFIX_V6) == 0,
-    }
-}
-
-/// What is at an address, as far as the guest sees it.
-pub(crate) fn place(address: IpAddr) -> Place {
-    match address {
-        IpAddr::V4(GATEWAY_V4) | IpAddr::V6(GATEWAY_V6) => Place::Gateway,
-        IpAddr::V4(HOST_V4) | IpAddr::V6(HOST_V6) => Place::Host,
-        address if in_network(address) => Place::Nobody,
-        _ => Place::Outside,
     }
 }

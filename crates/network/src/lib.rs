@@ -16,6 +16,7 @@ mod inspect;
 mod limits;
 mod link;
 mod names;
+mod neighbours;
 mod network;
 mod outside;
 mod packet;
@@ -36,6 +37,7 @@ pub use address::{
 pub use check::{Answer, Whom};
 pub use forward::{Forward, ForwardError, ForwardStatus};
 pub use limits::Limits;
+pub use neighbours::{Neighbourhood, Resolve, neighbour_answers};
 pub use network::{Config, Figures, Network, NetworkError};
 pub use record::{Direction, Outcome, Record, Sink};
 pub use tcp::OpenConnection;

@@ -19,6 +19,7 @@ use crate::forward::{self, Forward, ForwardError, ForwardStatus};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
 use crate::link::{self, Outbox};
+use crate::neighbours::{self, Joined, Neighbourhood, Neighbours, Unjoined};
 use crate::policy::{Policy, Protocol};
 use crate::record::Sink;
 use crate::reply;
@@ -45,6 +46,8 @@ pub struct Config {
     pub lost: Vec<OpenConnection>,
     /// What is put in for some hosts, and is nowhere in the guest.
     pub secrets: Option<Secrets>,
+    /// The named networks that the sandbox is on.
+    pub neighbourhoods: Vec<Neighbourhood>,
     /// Where it is told what became of connections. Called on the gateway's thread, which waits for it.
     pub sink: Sink,
 }
@@ -64,6 +67,14 @@ pub enum NetworkError {
     /// It could not be made.
     #[error("cannot start the sandbox's network")]
     Start(#[source] io::Error),
+    /// The sandbox could not be put on a named network.
+    #[error("cannot join the network {network}")]
+    Join {
+        /// Its name.
+        network: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// It ended, with its guest.
     #[error("the sandbox's network has ended")]
     Gone,
@@ -93,8 +104,10 @@ impl Network {
     /// with each.
     ///
     /// # Errors
-    /// [`NetworkError::Start`].
-    pub fn start(link: OwnedFd, config: Config) -> Result<Self, NetworkError> {
+    /// [`NetworkError::Start`], [`NetworkError::Join`].
+    pub fn start(link: OwnedFd, mut config: Config) -> Result<Self, NetworkError> {
+        let joined = neighbours::join(std::mem::take(&mut config.neighbourhoods))
+            .map_err(|Unjoined { network, error }| NetworkError::Join { network, source: error })?;
         let (jobs, asked) = mpsc::unbounded_channel();
         let (started, start) = std::sync::mpsc::sync_channel(1);
         let run = move || {
@@ -104,7 +117,7 @@ impl Network {
                     Err(error) => return drop(started.send(Err(error))),
                 };
             _ = started.send(Ok(()));
-            LocalSet::new().block_on(&runtime, run(link, config, asked));
+            LocalSet::new().block_on(&runtime, run(link, config, joined, asked));
         };
         thread::Builder::new().name("gateway".to_owned()).spawn(run).map_err(NetworkError::Start)?;
         match start.recv() {
@@ -216,9 +229,9 @@ impl Network {
     }
 }
 
-async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<Job>) {
+async fn run(link: OwnedFd, config: Config, joined: Vec<Joined>, mut asked: mpsc::UnboundedReceiver<Job>) {
     let Ok(link) = link::open(link) else { return };
-    let Config { policy, servers, hosts_file, exposed, limits, mac, lost, secrets, sink } = config;
+    let Config { policy, servers, hosts_file, exposed, limits, mac, lost, secrets, sink, .. } = config;
     let mut seed = [0; 8];
     if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {
         return;
@@ -228,6 +241,8 @@ async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<J
     let outbox = Outbox::new(mac);
     let mut gateway = Gateway::new(outbox, policy, dns, limits, sink, u64::from_ne_bytes(seed));
     gateway.secrets = secrets.map(Rc::new);
+    let (neighbours, doors) = Neighbours::new(joined);
+    gateway.neighbours = neighbours;
     let gateway = Rc::new(gateway);
     *gateway.exposed.borrow_mut() = exposed;
     for OpenConnection { guest_port, remote } in lost {
@@ -249,6 +264,7 @@ async fn run(link: OwnedFd, config: Config, mut asked: mpsc::UnboundedReceiver<J
         ended = gateway.outbox.write_to(&link) => ended,
         () = serve => Ok(()),
         () = refresh => Ok(()),
+        () = neighbours::serve(&gateway, doors) => Ok(()),
     };
     if let Err(error) = ended {
         tracing::warn!(%error, "the link to the guest ended");

@@ -13,6 +13,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::Shutdown;
 use smoltcp::socket::tcp::{Socket, State};
 use tokio::io::Interest;
@@ -40,29 +41,39 @@ pub(crate) enum Far {
     Host(TcpStream),
     /// Something in this program.
     Service(UnixStream),
+    /// A neighbour's gateway, which relays too.
+    Neighbour(UnixStream),
 }
 
 impl Far {
     fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Host(stream) => stream.try_read(into),
-            Self::Service(stream) => stream.try_read(into),
+            Self::Service(stream) | Self::Neighbour(stream) => stream.try_read(into),
         }
     }
 
     fn write(&self, from: &[u8]) -> io::Result<usize> {
         match self {
             Self::Host(stream) => stream.try_write(from),
-            Self::Service(stream) => stream.try_write(from),
+            Self::Service(stream) | Self::Neighbour(stream) => stream.try_write(from),
         }
     }
 
     fn shut_write(&self) -> io::Result<()> {
         let shut = match self {
             Self::Host(stream) => rustix::net::shutdown(stream, Shutdown::Write),
-            Self::Service(stream) => rustix::net::shutdown(stream, Shutdown::Write),
+            Self::Service(stream) | Self::Neighbour(stream) => rustix::net::shutdown(stream, Shutdown::Write),
         };
         Ok(shut?)
+    }
+
+    /// Whether the other end is not only at its end, but gone. A neighbour's gateway closes once both ends have ended: one that is gone before
+    /// has broken it off, or was.
+    fn is_gone(&self) -> bool {
+        let Self::Neighbour(stream) = self else { return false };
+        let mut asked = [PollFd::new(stream, PollFlags::empty())];
+        poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().contains(PollFlags::HUP)
     }
 
     /// Breaks it off, so that its other end hears of it at once.
@@ -83,7 +94,7 @@ impl Far {
         // If it fails, so does what is tried next.
         match self {
             Self::Host(stream) => drop(stream.ready(interest).await),
-            Self::Service(stream) => drop(stream.ready(interest).await),
+            Self::Service(stream) | Self::Neighbour(stream) => drop(stream.ready(interest).await),
         }
     }
 }
@@ -271,7 +282,7 @@ impl Relay<'_> {
                 let task = tokio::task::spawn_local(intercept(Rc::clone(secrets), theirs, host, target));
                 self.intercepted = Some(Intercepted(task));
             }
-            service @ Far::Service(_) => self.far = service,
+            far => self.far = far,
         }
         Ok(())
     }
@@ -334,6 +345,10 @@ impl Relay<'_> {
                 }
             });
             match passed {
+                // After the guest's own end the socket cannot tell: an end is what it hears of then, whatever it was.
+                Ok(Ok(0)) if !self.ended.guest && far.is_gone() => {
+                    return Err(broken(&io::ErrorKind::ConnectionReset.into()));
+                }
                 Ok(Ok(0)) => {
                     self.ended.far = true;
                     socket.close();

@@ -24,10 +24,11 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::gateway::{Account, Gateway, Place, place};
+use crate::gateway::{Account, Gateway, Place};
 use crate::inspect::Inspection;
 use crate::limits::Limits;
 use crate::link::Outbox;
+use crate::neighbours;
 use crate::packet::Packet;
 use crate::policy::Protocol;
 use crate::record::Outcome;
@@ -37,7 +38,7 @@ use crate::stack::{Begin, Stack};
 use crate::udp;
 
 /// How long the other side may take to answer: a guest's own patience is about as long.
-const CONNECT: Duration = Duration::from_secs(60);
+pub(crate) const CONNECT: Duration = Duration::from_secs(60);
 /// The longest first segment: 120 bytes of headers, and data that nobody is to send with it.
 const SYN_MAX: usize = 2048;
 /// Where names are asked for.
@@ -166,10 +167,10 @@ impl Connections {
         let mut slots = gateway.connections.slots.borrow_mut();
         slots.retain(|key, slot| {
             let to = key.remote;
-            let allowed = match place(to.ip()) {
+            let allowed = match gateway.place(to.ip()) {
                 Place::Host => gateway.exposed.borrow().contains_key(&to.port()),
                 Place::Outside => gateway.allows(to, Protocol::Tcp),
-                Place::Gateway | Place::Nobody => true,
+                Place::Gateway | Place::Nobody | Place::Neighbour => true,
             };
             match &slot.state {
                 State::Connecting(task) if !allowed => {
@@ -227,7 +228,7 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
         return;
     }
     let mut account = Account::new(Protocol::Tcp, key.remote, key.guest_port);
-    let begun = match place(key.remote.ip()) {
+    let begun = match gateway.place(key.remote.ip()) {
         Place::Gateway if key.remote.port() == DNS_PORT => Some((Target::Dns, account, None)),
         Place::Gateway => refuse(gateway, packet),
         Place::Host => match gateway.exposed(&mut account) {
@@ -241,6 +242,7 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
             reply::unreachable(&gateway.outbox, packet, Unreachable::Host);
             None
         }
+        Place::Neighbour => Some((Target::Neighbour, account, None)),
         Place::Outside => outside(gateway, packet, account),
     };
     let Some((target, account, inspection)) = begun else { return };
@@ -305,6 +307,8 @@ fn prohibit(gateway: &Rc<Gateway>, packet: &Packet<'_>, account: Account) {
 enum Target {
     /// A socket of the host's.
     Host(SocketAddr),
+    /// A neighbour's guest.
+    Neighbour,
     /// The gateway's own name server.
     Dns,
 }
@@ -322,25 +326,16 @@ struct Connecting {
 
 impl Connecting {
     async fn run(self, target: Target) {
-        let Self { gateway, key, syn, account, inspection } = self;
+        let Self { gateway, key, syn, mut account, inspection } = self;
         let number = gateway.connections.slots.borrow().get(&key).map(|slot| slot.number);
         // Freed if it does not come about, or this is aborted.
         let freed = Freed { gateway: Rc::clone(&gateway), key, number };
-        let far = match target {
-            Target::Host(to) => {
-                let connected = timeout(CONNECT, gateway.outside.connect(to)).await;
-                match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Ok(stream) => Far::Host(stream),
-                    Err(error) => {
-                        tokio::time::sleep_until((account.began + LET_GO).into()).await;
-                        return failed(&gateway, key, &syn, account, &error);
-                    }
-                }
-            }
-            Target::Dns => {
-                let Ok((ours, theirs)) = UnixStream::pair() else { return };
-                tokio::task::spawn_local(udp::dns_over_tcp(Rc::clone(&gateway), theirs));
-                Far::Service(ours)
+        let connected = timeout(CONNECT, connect(&gateway, target, &mut account)).await;
+        let far = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(far) => far,
+            Err(error) => {
+                tokio::time::sleep_until((account.began + LET_GO).into()).await;
+                return failed(&gateway, key, &syn, account, &error);
             }
         };
         let buffer = Limits::buffer(gateway.connections.count());
@@ -351,6 +346,19 @@ impl Connecting {
         connection.take(&syn, &gateway.outbox);
         relay::run(&gateway, &connection, far, account, inspection).await;
         drop(kept);
+    }
+}
+
+/// The other end of a connection, once that has answered.
+async fn connect(gateway: &Rc<Gateway>, target: Target, account: &mut Account) -> io::Result<Far> {
+    match target {
+        Target::Host(to) => gateway.outside.connect(to).await.map(Far::Host),
+        Target::Neighbour => neighbours::ask(gateway, account).await.map(Far::Neighbour),
+        Target::Dns => {
+            let (ours, theirs) = UnixStream::pair()?;
+            tokio::task::spawn_local(udp::dns_over_tcp(Rc::clone(gateway), theirs));
+            Ok(Far::Service(ours))
+        }
     }
 }
 

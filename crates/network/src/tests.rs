@@ -4,6 +4,7 @@ mod guest;
 mod hostile;
 mod inbound;
 mod names;
+mod neighbours;
 mod outbound;
 
 use std::cell::RefCell;
@@ -20,6 +21,7 @@ use crate::dns::{Dns, Servers};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
 use crate::link::{self, Outbox};
+use crate::neighbours::{Neighbourhood, Neighbours, join, serve};
 use crate::policy::{Base, Policy, Rule};
 use crate::record::Record;
 
@@ -42,6 +44,7 @@ struct Setting {
     /// What the guest thinks is elsewhere, and where it is.
     redirect: Vec<(&'static str, SocketAddr)>,
     limits: Limits,
+    neighbourhoods: Vec<Neighbourhood>,
 }
 
 impl Scene {
@@ -71,34 +74,45 @@ fn rules(base: Option<Base>, rules: &[&str]) -> Policy {
 
 /// Runs a test with a gateway and its guest.
 fn scene<F: Future<Output = ()>>(setting: Setting, test: impl FnOnce(Scene) -> F) {
+    stage(async || test(begin(setting)).await);
+}
+
+/// Runs a test that begins what it needs.
+fn stage(test: impl AsyncFnOnce()) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(HANG, test()).await.expect("a hang");
+    });
+}
+
+/// Begins a gateway and its guest.
+fn begin(setting: Setting) -> Scene {
     let records = Arc::new(Mutex::new(Vec::new()));
     let sink = {
         let records = Arc::clone(&records);
         Box::new(move |record| records.lock().unwrap().push(record))
     };
-    LocalSet::new().block_on(&runtime, async {
-        let (ours, theirs) = link::pair();
-        let dns = Dns::new(Servers::Given { servers: setting.servers, search: Vec::new() });
-        let policy = setting.policy.unwrap_or_else(public);
-        let mut gateway = Gateway::new(Outbox::new(guest::MAC), policy, dns, setting.limits, sink, 7);
-        gateway.outside.redirect =
-            setting.redirect.into_iter().map(|(from, to)| (from.parse().unwrap(), to)).collect();
-        let gateway = Rc::new(gateway);
-        let link = {
-            let gateway = Rc::clone(&gateway);
-            async move {
-                tokio::select! {
-                    ended = link::read_from(&ours, |frame| gateway.take(frame)) => ended,
-                    ended = gateway.outbox.write_to(&ours) => ended,
-                }
+    let (ours, theirs) = link::pair();
+    let dns = Dns::new(Servers::Given { servers: setting.servers, search: Vec::new() });
+    let policy = setting.policy.unwrap_or_else(public);
+    let mut gateway = Gateway::new(Outbox::new(guest::MAC), policy, dns, setting.limits, sink, 7);
+    gateway.outside.redirect =
+        setting.redirect.into_iter().map(|(from, to)| (from.parse().unwrap(), to)).collect();
+    let (neighbours, doors) = Neighbours::new(join(setting.neighbourhoods).unwrap());
+    gateway.neighbours = neighbours;
+    let gateway = Rc::new(gateway);
+    let link = {
+        let gateway = Rc::clone(&gateway);
+        async move {
+            tokio::select! {
+                ended = link::read_from(&ours, |frame| gateway.take(frame)) => ended,
+                ended = gateway.outbox.write_to(&ours) => ended,
+                () = serve(&gateway, doors) => Ok(()),
             }
-        };
-        tokio::task::spawn_local(link);
-        let guest = Guest::new(theirs);
-        let test = test(Scene { gateway, guest, records });
-        tokio::time::timeout(HANG, test).await.expect("a hang");
-    });
+        }
+    };
+    tokio::task::spawn_local(link);
+    Scene { gateway, guest: Guest::new(theirs), records }
 }
 
 /// Lets one part of a test have a place of its own that another reads.

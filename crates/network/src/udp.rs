@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::dns::{Admission, Gate, Over, RecordType};
-use crate::gateway::{Account, Gateway, Place, place};
+use crate::gateway::{Account, Gateway, Place};
+use crate::neighbours;
 use crate::packet::Packet;
 use crate::policy::{Name, Protocol};
 use crate::record::{Outcome, REVOKED};
@@ -23,8 +24,8 @@ use crate::reply::{self, Unreachable};
 use crate::tcp::{DNS_PORT, Key};
 
 /// How long an exchange is kept after its last datagram: longer once there was an answer (RFC 4787 asks for minutes).
-const UNANSWERED: Duration = Duration::from_secs(30);
-const ANSWERED: Duration = Duration::from_secs(180);
+pub(crate) const UNANSWERED: Duration = Duration::from_secs(30);
+pub(crate) const ANSWERED: Duration = Duration::from_secs(180);
 /// The longest datagram.
 const DATAGRAM_MAX: usize = 65_535;
 /// How long a client may leave a connection to the name server idle.
@@ -51,7 +52,8 @@ impl Exchanges {
     /// Ends what the policy does not allow any more.
     pub(crate) fn review(gateway: &Gateway) {
         for (key, exchange) in gateway.exchanges.open.borrow().iter() {
-            if place(key.remote.ip()) == Place::Outside && !gateway.allows(key.remote, Protocol::Udp) {
+            if gateway.place(key.remote.ip()) == Place::Outside && !gateway.allows(key.remote, Protocol::Udp)
+            {
                 exchange.revoked.notify_one();
             }
         }
@@ -66,13 +68,14 @@ pub(crate) fn take(gateway: &Rc<Gateway>, packet: &Packet<'_>, (from, to): (u16,
     if let Some(exchange) = known {
         return exchange.send(gateway, data);
     }
-    let place = place(packet.to);
+    let place = gateway.place(packet.to);
     match place {
         _ if packet.to.is_multicast() => {}
         Place::Gateway if to == DNS_PORT => query(gateway, key, data),
         Place::Nobody => reply::unreachable(&gateway.outbox, packet, Unreachable::Host),
         Place::Gateway if gateway.forwards.clients.answer(to, from, data) => {}
         Place::Gateway => reply::unreachable(&gateway.outbox, packet, Unreachable::Port),
+        Place::Neighbour => neighbours::take_datagram(gateway, packet, key, data),
         Place::Host | Place::Outside => begin(gateway, packet, key, place, data),
     }
 }
@@ -225,6 +228,9 @@ impl Gate for Gateway {
             } else {
                 Admission::Local(addresses.to_vec())
             };
+        }
+        if let Some(addresses) = self.neighbours.find(name) {
+            return Admission::Brief(addresses.to_vec());
         }
         let Ok(name) = Name::from_wire(name.as_bytes()) else { return Admission::Refuse };
         let policy = self.policy.borrow();

@@ -34,6 +34,7 @@ mod main_program;
 mod name;
 mod names;
 mod network;
+mod networks;
 mod process;
 mod record;
 mod recorder;
@@ -59,8 +60,9 @@ pub use journal::{Action, Event, Follower, Journal};
 pub use log::{
     AGENT_LOG, CONSOLE_LOG, LogReader, LogRecord, LogStart, MAIN_LOG, NETWORK_LOG, SUPERVISOR_LOG,
 };
-pub use name::{InvalidName, SandboxId, SandboxName};
+pub use name::{InvalidName, NetworkName, SandboxId, SandboxName};
 pub use network::NetworkSpec;
+pub use networks::{NamedNetwork, Networks, NetworksError};
 pub use process::supervise;
 pub use record::{ExitRecord, MainRecord, PhaseRecord, ProcessRecord, Record, StartRecord};
 pub use sandboxes::{Entry, FindError, Sandboxes, Survey};

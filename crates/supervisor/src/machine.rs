@@ -27,6 +27,7 @@ use crate::disk;
 use crate::failure::{Failure, FailureKind};
 use crate::log::CONSOLE_LOG;
 use crate::network::{self, NetworkLog};
+use crate::networks;
 use crate::record::StartRecord;
 use crate::saved::{self, SavedMain};
 use crate::secrets::{self, Vault};
@@ -175,7 +176,11 @@ pub(crate) async fn introduce(
     let begun = Instant::now();
     let link = running.link.try_clone().map_err(|error| no_descriptor(&error))?;
     let configuration = configuration(spec, secrets.as_ref().map(Secrets::certificate))?;
-    let network = network::start(&spec.network, link, mac(spec.id.as_str()), lost, secrets, log).await?;
+    // A sandbox's directory is two below its home.
+    let home = dir.ancestors().nth(2).unwrap_or(dir);
+    let neighbourhoods = networks::of(home, &spec.id, &spec.network.networks);
+    let mac = mac(spec.id.as_str());
+    let network = network::start(&spec.network, link, mac, lost, secrets, neighbourhoods, log).await?;
     steps.tell("network", begun);
     let begun = Instant::now();
     let answer = running.handshake(Some(configuration)).await?;

@@ -105,12 +105,63 @@ impl From<SandboxName> for String {
     }
 }
 
+/// A name that a user gave a network: a label of a domain name, in lower case, that is no word for what may be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NetworkName(String);
+
+impl NetworkName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for NetworkName {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let valid = (2..=63).contains(&text.len())
+            && text.bytes().all(is_plain)
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+            && !matches!(text.as_str(), "none" | "public" | "all");
+        if valid { Ok(Self(text)) } else { Err(InvalidName::Network(text)) }
+    }
+}
+
+impl FromStr for NetworkName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<NetworkName> for String {
+    fn from(name: NetworkName) -> Self {
+        name.0
+    }
+}
+
 /// A text that is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// Not a name that a user may give.
     #[error("{0:?} is not a name: 2 to 64 of a-z A-Z 0-9 _ . -, the first a letter or digit")]
     Name(String),
+    /// Not a network's name.
+    #[error(
+        "{0:?} is not a network's name: 2 to 63 of a-z 0-9 -, none at an end, and not none, public or all"
+    )]
+    Network(String),
     /// Not an id.
     #[error("{0:?} is not a sandbox's id: 12 hexadecimal digits")]
     Id(String),
@@ -128,6 +179,16 @@ mod tests {
         let long = "a".repeat(65);
         for bad in ["", "a", "-ab", ".ab", "a/b", "a b", "..", "ä1", long.as_str()] {
             assert!(bad.parse::<SandboxName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_networks_name_is_a_label_and_no_word_for_what_may_be_reached() {
+        for good in ["db", "back-end", "0x"] {
+            assert!(good.parse::<NetworkName>().is_ok(), "{good}");
+        }
+        for bad in ["", "a", "-ab", "ab-", "Ab", "a.b", "a_b", "..", "none", "public", "all"] {
+            assert!(bad.parse::<NetworkName>().is_err(), "{bad}");
         }
     }
 

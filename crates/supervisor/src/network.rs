@@ -11,13 +11,14 @@ use std::sync::Arc;
 use cellule_network::dns::{Dns, Servers};
 use cellule_network::policy::{Base, Policy};
 use cellule_network::secrets::Secrets;
-use cellule_network::{Config, Forward, Limits, Network, OpenConnection};
+use cellule_network::{Config, Forward, Limits, Neighbourhood, Network, OpenConnection};
 use cellule_protocol::network::{GATEWAY_V4, Mac};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::log::NetworkLog;
 use crate::failure::{Failure, FailureKind};
+use crate::name::NetworkName;
 use crate::secrets::GuestSecret;
 
 /// A sandbox's network.
@@ -42,6 +43,8 @@ pub struct NetworkSpec {
     pub connection_rate: Option<u64>,
     /// What the guest has placeholders of.
     pub secrets: Vec<GuestSecret>,
+    /// The named networks that it is on.
+    pub networks: Vec<NetworkName>,
 }
 
 impl NetworkSpec {
@@ -57,7 +60,9 @@ impl NetworkSpec {
     pub(crate) fn resolv_conf(&self) -> String {
         let search = Dns::new(self.servers()).search();
         let search = if search.is_empty() { String::new() } else { format!("search {}\n", search.join(" ")) };
-        format!("nameserver {GATEWAY_V4}\n{search}")
+        // A neighbour's name is one as it is: with a domain behind it, it would be asked of the host's servers first.
+        let options = if self.networks.is_empty() { "" } else { "options ndots:0\n" };
+        format!("nameserver {GATEWAY_V4}\n{search}{options}")
     }
 }
 
@@ -76,6 +81,7 @@ pub(crate) async fn start(
     mac: Mac,
     lost: Vec<OpenConnection>,
     secrets: Option<Secrets>,
+    neighbourhoods: Vec<Neighbourhood>,
     log: NetworkLog,
 ) -> Result<Running, Failure> {
     // Each connection of a guest's has a descriptor.
@@ -94,6 +100,7 @@ pub(crate) async fn start(
         mac,
         lost,
         secrets,
+        neighbourhoods,
         sink: Box::new(move |record| log.connection(&record)),
     };
     let network = Network::start(link, config).map_err(|error| failed(&error))?;
@@ -120,6 +127,7 @@ pub(crate) fn refusing(link: &OwnedFd) -> Result<Network, Failure> {
         mac: [0; 6],
         lost: Vec::new(),
         secrets: None,
+        neighbourhoods: Vec::new(),
         sink: Box::new(drop),
     };
     Network::start(link, config).map_err(|error| failed(&error))

@@ -17,6 +17,8 @@ use crate::record::Record;
 use crate::recovery;
 use crate::spec::SandboxSpec;
 
+/// Where in a home names are.
+pub(crate) const NAMES: &str = "names";
 /// How long the lock of a sandbox that does not run may be in the hands of somebody who only looks at it.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -101,7 +103,7 @@ impl Sandboxes {
     }
 
     pub(crate) fn names(&self) -> PathBuf {
-        self.root.join("names")
+        self.root.join(NAMES)
     }
 
     pub(crate) fn path_of(&self, id: &SandboxId) -> PathBuf {

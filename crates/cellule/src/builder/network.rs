@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cellule_network::Forward;
 use cellule_network::policy::{Base, Policy, Rule};
-use cellule_supervisor::NetworkSpec;
+use cellule_supervisor::{NetworkName, NetworkSpec};
 
 use super::Builder;
 use crate::Error;
@@ -24,6 +24,10 @@ impl Wish {
     pub(super) fn spec(&self) -> Result<NetworkSpec, Error> {
         let policy = Policy::new(self.base, self.rules.clone()).map_err(Error::Policy)?;
         Ok(NetworkSpec { policy, ..self.rest.clone() })
+    }
+
+    pub(super) fn networks(&self) -> &[NetworkName] {
+        &self.rest.networks
     }
 }
 
@@ -65,6 +69,15 @@ impl Builder {
     /// Lets programs reach a port of this host's loopback, as port `guest` of `host.cellule.internal`.
     pub fn expose_host(mut self, port: u16, guest: u16) -> Self {
         self.network.rest.exposed.insert(guest, port);
+        self
+    }
+
+    /// Puts the sandbox on a [named network](crate::Host::networks): those on it reach one another by their names, whatever else
+    /// they may reach.
+    pub fn join(mut self, network: NetworkName) -> Self {
+        if !self.network.rest.networks.contains(&network) {
+            self.network.rest.networks.push(network);
+        }
         self
     }
 

@@ -24,6 +24,8 @@ pub struct InspectNetwork {
     pub bandwidth_bytes: Option<u64>,
     /// The most new connections a second.
     pub connection_rate: Option<u64>,
+    /// The named networks that it is on.
+    pub networks: Vec<String>,
     /// The secrets that programs have placeholders of. Nothing here knows a value.
     pub secrets: Vec<InspectSecret>,
     /// What the guest calls itself.
@@ -92,6 +94,7 @@ impl InspectNetwork {
             search: network.search.clone(),
             bandwidth_bytes: network.bandwidth,
             connection_rate: network.connection_rate,
+            networks: network.networks.iter().map(ToString::to_string).collect(),
             secrets: network.secrets.iter().map(secret).collect(),
             hostname: spec.hostname.clone(),
         }

@@ -1,20 +1,39 @@
-//! `cellule network …`: what the programs of sandboxes may reach.
+//! `cellule network …`: what the programs of sandboxes may reach, and the networks that they are on.
 
 mod check;
+mod named;
 mod show;
 
 use std::process::ExitCode;
 
+use cellule::NetworkName;
+
 use self::check::Question;
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::listing::FormatOption;
+use crate::listing::{FormatOption, Listing};
 use crate::network_options::PolicyOptions;
 use crate::{completion, host, library_failure};
 
-/// Change, ask and show what the programs of sandboxes may reach
+/// Change, ask and show what the programs of sandboxes may reach; manage the networks between them
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Make a network, for sandboxes that reach one another by name: `cellule run --network NAME`
+    Create {
+        /// Its name: 2 to 63 of a-z 0-9 -
+        name: NetworkName,
+    },
+    /// List networks, and the sandboxes on them that run
+    Ls {
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Remove networks that no running sandbox is on
+    Rm {
+        /// Their names
+        #[arg(required = true, add = completion::named_network())]
+        names: Vec<NetworkName>,
+    },
     /// Change what the programs of a running sandbox may reach, all of it: what is not given is as at `run`
     ///
     /// Connections that are not allowed any more are reset. It holds when the sandbox is started again too.
@@ -49,6 +68,9 @@ pub(crate) enum Command {
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Create { name } => named::create(&name),
+        Command::Ls { listing } => named::list(listing),
+        Command::Rm { names } => named::remove(&names),
         Command::Set { sandbox, policy } => super::runtime()?.block_on(set(&sandbox, &policy)),
         Command::Check { sandbox, to, format } => {
             super::runtime()?.block_on(check::check(&sandbox, &to, format))

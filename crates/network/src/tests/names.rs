@@ -56,7 +56,7 @@ fn addresses(answer: &[u8]) -> (ResponseCode, Vec<Ipv4Addr>) {
     (answer.metadata.response_code, answer.answers.iter().filter_map(of).collect())
 }
 
-async fn look_up(guest: &mut Guest, name: &str) -> (ResponseCode, Vec<Ipv4Addr>) {
+pub(super) async fn look_up(guest: &mut Guest, name: &str) -> (ResponseCode, Vec<Ipv4Addr>) {
     guest.send_datagram(7000, GATEWAY.parse().unwrap(), &query(name));
     let (_, answer) = guest.datagram(7000).await;
     addresses(&answer)

@@ -38,6 +38,9 @@ pub(super) fn text(entry: &Entry) -> String {
     if let Some(rate) = network.connection_rate {
         row("connections".to_owned(), format!("{rate}/s"));
     }
+    for name in &network.networks {
+        row("network".to_owned(), name.to_string());
+    }
     for GuestSecret { secret, .. } in &network.secrets {
         let hosts: Vec<String> = secret.hosts.iter().map(ToString::to_string).collect();
         let body = if secret.in_body { ", in bodies too" } else { "" };
