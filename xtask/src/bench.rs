@@ -189,8 +189,9 @@ impl Run<'_> {
     }
 
     fn network(&mut self) -> Result<()> {
-        let setting =
-            network::Setting { home: self.home, program: self.program, image: &self.arguments.clients };
+        // A relative path is the name of an image.
+        let clients = std::fs::canonicalize(&self.arguments.clients)?;
+        let setting = network::Setting { home: self.home, program: self.program, image: &clients };
         let network = setting.measure(self.arguments.rounds)?;
         network.show();
         self.results.network = Some(network);

@@ -24,9 +24,9 @@ use crate::address::{
 use crate::dns::Dns;
 use crate::echo::Echoes;
 use crate::forward::Forwards;
-use crate::link::Outbox;
 use crate::names::Names;
 use crate::neighbours::Neighbours;
+use crate::outbox::Outbox;
 use crate::outside::{self, Outside};
 use crate::packet::{self, Frame, Packet, Payload};
 use crate::policy::{Decision, Destination, Name, Policy, Protocol, embedded_v4};

@@ -18,6 +18,7 @@ mod link;
 mod names;
 mod neighbours;
 mod network;
+mod outbox;
 mod outside;
 mod packet;
 pub mod policy;

@@ -1,17 +1,13 @@
 //! Owns the link to the guest: a socket that carries Ethernet frames, one with each message.
-//!
-//! What goes to the guest is gathered in an [`Outbox`]. It has a bound: whoever has data that can wait asks for room first, and the rest
-//! is dropped as any network drops it.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix;
 use std::time::Duration;
 
-use tokio::net::UnixStream;
-use tokio::sync::Notify;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 /// The header of a frame: two addresses and the type of what follows.
@@ -19,13 +15,11 @@ pub(crate) const HEADER: usize = 14;
 /// The longest frame that IP can fill.
 pub(crate) const FRAME_MAX: usize = HEADER + 65_535;
 /// How much may wait before data that can wait has to.
-const ROOM: usize = 1 << 20;
-/// How much may wait at all.
-const FULL: usize = ROOM + (512 << 10);
+pub(crate) const ROOM: usize = 1 << 20;
 /// How many frames are read before others have their turn.
 const TURN: usize = 64;
 /// After which time a buffer that nothing waits in is given back.
-const KEPT: Duration = Duration::from_millis(500);
+pub(crate) const KEPT: Duration = Duration::from_millis(500);
 
 /// The gateway's own address on the link: locally administered, and no guest's.
 pub(crate) const GATEWAY_MAC: [u8; 6] = [0x02, 0xce, 0x11, 0x00, 0x00, 0x01];
@@ -51,7 +45,7 @@ impl Carries {
         }
     }
 
-    fn to_bytes(self) -> [u8; 2] {
+    pub(crate) fn to_bytes(self) -> [u8; 2] {
         match self {
             Self::Arp => [0x08, 0x06],
             Self::Ipv4 => [0x08, 0x00],
@@ -60,189 +54,66 @@ impl Carries {
     }
 }
 
-/// What waits to be written to the guest.
+/// A connected socket with messages (`SOCK_SEQPACKET`).
 #[derive(Debug)]
-pub(crate) struct Outbox {
-    waiting: RefCell<Waiting>,
-    /// Something waits.
-    filled: Notify,
-    /// There is room again.
-    drained: Notify,
+pub(crate) struct Link {
+    socket: AsyncFd<OwnedFd>,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    /// Frames from `written` to `end`, one after the other. What is behind is of no meaning, and need not be cleared before it is
-    /// written to again.
-    bytes: Vec<u8>,
-    /// How long each of them is.
-    frames: VecDeque<usize>,
-    written: usize,
-    end: usize,
-    /// Where the guest is.
-    guest: Mac,
-    dropped: u64,
-}
-
-impl Outbox {
-    pub(crate) fn new(guest: Mac) -> Self {
-        let waiting = Waiting { guest, ..Waiting::default() };
-        Self { waiting: RefCell::new(waiting), filled: Notify::new(), drained: Notify::new() }
+impl Link {
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        fcntl_setfl(&socket, fcntl_getfl(&socket)? | OFlags::NONBLOCK)?;
+        // As much as the host allows: it wakes who writes only when three quarters are free again. It may well be less.
+        _ = socket2::SockRef::from(&socket).set_send_buffer_size(ROOM);
+        // Whoever waits for room is woken for each message that the other side reads: twice as often as for anything else.
+        Ok(Self { socket: watched(socket, Interest::READABLE)? })
     }
 
-    /// Frames go to `mac` from now on.
-    pub(crate) fn set_guest(&self, mac: Mac) {
-        self.waiting.borrow_mut().guest = mac;
+    /// Writes a message: all or nothing.
+    pub(crate) fn write(&self, message: &[u8]) -> io::Result<usize> {
+        Ok(send(self.socket.get_ref(), message, SendFlags::NOSIGNAL)?)
     }
 
-    /// Whether data that can wait may be added.
-    pub(crate) fn has_room(&self) -> bool {
-        self.waiting.borrow().len() < ROOM
-    }
-
-    /// Waits for room.
-    pub(crate) async fn room(&self) {
-        loop {
-            let drained = self.drained.notified();
-            if self.has_room() {
-                return;
-            }
-            drained.await;
-        }
-    }
-
-    /// Adds a frame with a payload of `length` bytes, which `fill` writes; gives `fill` back if it was dropped. An IP packet says by
-    /// itself what it is.
-    pub(crate) fn push<T, F>(&self, carries: Option<Carries>, length: usize, fill: F) -> Result<T, F>
-    where
-        F: FnOnce(&mut [u8]) -> T,
-    {
-        let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() + length > FULL || length > FRAME_MAX - HEADER {
-            waiting.dropped += 1;
-            return Err(fill);
-        }
-        let guest = waiting.guest;
-        let frame = waiting.add(HEADER + length);
-        frame[..6].copy_from_slice(&guest);
-        frame[6..12].copy_from_slice(&GATEWAY_MAC);
-        let result = fill(&mut frame[HEADER..]);
-        let carries = carries.unwrap_or(match frame.get(HEADER).map_or(4, |first| first >> 4) {
-            6 => Carries::Ipv6,
-            _ => Carries::Ipv4,
-        });
-        frame[12..HEADER].copy_from_slice(&carries.to_bytes());
-        drop(waiting);
-        self.filled.notify_one();
-        Ok(result)
-    }
-
-    /// How many frames there was no room for.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.waiting.borrow().dropped
-    }
-
-    #[cfg(test)]
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        self.waiting.borrow().len()
-    }
-
-    /// Writes what is added, until the guest's side is gone.
-    pub(crate) async fn write_to(&self, link: &UnixStream) -> io::Result<()> {
-        loop {
-            let filled = self.filled.notified();
-            let written = self.waiting.borrow_mut().write(link);
-            match written {
-                Ok(true) => {
-                    tokio::pin!(filled);
-                    if timeout(KEPT, &mut filled).await.is_err() {
-                        // A guest that is silent takes nothing.
-                        self.waiting.borrow_mut().give_back();
-                        filled.await;
-                    }
-                }
-                Ok(false) => link.writable().await?,
-                Err(error) => return Err(error),
-            }
-            if self.has_room() {
-                self.drained.notify_waiters();
-            }
-        }
+    /// Waits until a write that would have had to wait may be tried again. What is waited with is kept in `full`.
+    pub(crate) async fn writable(&self, full: &mut Option<AsyncFd<OwnedFd>>) -> io::Result<()> {
+        let waiting = match full {
+            Some(waiting) => waiting,
+            None => full.insert(watched(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?),
+        };
+        waiting.writable().await?.clear_ready();
+        Ok(())
     }
 }
 
-impl Waiting {
-    fn len(&self) -> usize {
-        self.end - self.written
-    }
-
-    /// Room for one more frame, which the caller fills.
-    fn add(&mut self, length: usize) -> &mut [u8] {
-        let (start, end) = (self.end, self.end + length);
-        if end > self.bytes.len() {
-            self.bytes.resize(end.next_power_of_two(), 0);
-        }
-        self.frames.push_back(length);
-        self.end = end;
-        &mut self.bytes[start..end]
-    }
-
-    fn give_back(&mut self) {
-        if self.len() == 0 {
-            self.bytes = Vec::new();
-        }
-    }
-
-    /// Writes frames; `false` if the link takes no more of them now.
-    fn write(&mut self, link: &UnixStream) -> io::Result<bool> {
-        while let Some(length) = self.frames.front() {
-            match link.try_write(&self.bytes[self.written..self.written + length]) {
-                // All or nothing: it is a message.
-                Ok(_) => {
-                    self.written += length;
-                    self.frames.pop_front();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.written > ROOM {
-                        self.bytes.copy_within(self.written..self.end, 0);
-                        (self.written, self.end) = (0, self.len());
-                    }
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        (self.written, self.end) = (0, 0);
-        Ok(true)
-    }
-}
-
-/// Makes a link of a connected socket with messages (`SOCK_SEQPACKET`).
-pub(crate) fn open(socket: OwnedFd) -> io::Result<UnixStream> {
-    // For reading and writing, one Unix socket is like the other; only that each of them is a message.
-    let socket = unix::net::UnixStream::from(socket);
-    socket.set_nonblocking(true)?;
-    // As much as the host allows: it wakes who writes only when three quarters are free again. It may well be less.
-    _ = socket2::SockRef::from(&socket).set_send_buffer_size(ROOM);
-    UnixStream::from_std(socket)
+#[expect(
+    deprecated,
+    reason = "what it leaves to its caller an OwnedFd keeps by itself: it is the same descriptor for as long as it lives"
+)]
+fn watched(socket: OwnedFd, what: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(socket, what)
 }
 
 /// Reads frames and gives each to `take`, until the guest's side is gone.
-pub(crate) async fn read_from(link: &UnixStream, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+pub(crate) async fn read_from(link: &Link, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = Vec::new();
     loop {
-        link.readable().await?;
+        let mut ready = if let Ok(ready) = timeout(KEPT, link.socket.readable()).await {
+            ready?
+        } else {
+            // Nothing is kept for a guest that is silent.
+            buffer = Vec::new();
+            link.socket.readable().await?
+        };
         buffer.resize(FRAME_MAX, 0);
         for _ in 0..TURN {
-            match link.try_read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => take(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Nothing is kept for a guest that is silent.
-                    buffer = Vec::new();
-                    break;
-                }
-                Err(error) => return Err(error),
+            let read =
+                ready.try_io(|socket| Ok(recv(socket.get_ref(), &mut buffer[..], RecvFlags::empty())?));
+            match read {
+                Ok(Ok((0, _))) => return Ok(()),
+                Ok(Ok((count, _))) => take(&buffer[..count]),
+                Ok(Err(error)) => return Err(error),
+                // There is no more.
+                Err(_) => break,
             }
         }
         // Whoever sends without an end lets others have their turn.
@@ -252,48 +123,9 @@ pub(crate) async fn read_from(link: &UnixStream, mut take: impl FnMut(&[u8])) ->
 
 /// A link and its other end.
 #[cfg(test)]
-pub(crate) fn pair() -> (UnixStream, UnixStream) {
+pub(crate) fn pair() -> (Link, OwnedFd) {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.unwrap();
-    (open(ours).unwrap(), open(theirs).unwrap())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_waits_is_written_in_order_and_what_exceeds_the_bound_is_dropped() {
-        let (ours, theirs) = pair();
-        let outbox = Outbox::new([1; 6]);
-        let mut sent = 0;
-        while outbox.push(None, 65_000, |payload| payload.fill(0x45)).is_ok() {
-            sent += 1;
-        }
-        assert!(!outbox.has_room());
-        assert_eq!(outbox.dropped(), 1);
-        let mut seen = 0;
-        let read = read_from(&theirs, |frame| {
-            assert_eq!(frame.len(), HEADER + 65_000);
-            assert_eq!(Carries::from_header(frame), Some(Carries::Ipv4));
-            seen += 1;
-        });
-        let write = async {
-            let until_room = async {
-                outbox.room().await;
-                while outbox.waiting.borrow().len() > 0 {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::select! {
-                _ = outbox.write_to(&ours) => {}
-                () = until_room => {}
-            }
-            drop(ours);
-        };
-        let (read, ()) = tokio::join!(read, write);
-        read.unwrap();
-        assert_eq!(seen, sent);
-    }
+    (Link::new(ours).unwrap(), theirs)
 }

@@ -18,8 +18,9 @@ use crate::echo::Echoes;
 use crate::forward::{self, Forward, ForwardError, ForwardStatus};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
-use crate::link::{self, Outbox};
+use crate::link::{self, Link};
 use crate::neighbours::{self, Joined, Neighbourhood, Neighbours, Unjoined};
+use crate::outbox::Outbox;
 use crate::policy::{Policy, Protocol};
 use crate::record::Sink;
 use crate::reply;
@@ -230,7 +231,7 @@ impl Network {
 }
 
 async fn run(link: OwnedFd, config: Config, joined: Vec<Joined>, mut asked: mpsc::UnboundedReceiver<Job>) {
-    let Ok(link) = link::open(link) else { return };
+    let Ok(link) = Link::new(link) else { return };
     let Config { policy, servers, hosts_file, exposed, limits, mac, lost, secrets, sink, .. } = config;
     let mut seed = [0; 8];
     if rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).is_err() {

@@ -10,7 +10,8 @@ use smoltcp::wire::{
 };
 
 use crate::address::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, MTU};
-use crate::link::{Carries, GATEWAY_MAC, Mac, Outbox};
+use crate::link::{Carries, GATEWAY_MAC, Mac};
+use crate::outbox::Outbox;
 use crate::packet::Packet;
 
 /// How much of a packet an error gives back: what fits the smallest packet that every host takes.

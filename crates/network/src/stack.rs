@@ -12,7 +12,7 @@ use smoltcp::socket::tcp::{self, Socket, State};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndpoint};
 
 use crate::address::MTU;
-use crate::link::Outbox;
+use crate::outbox::Outbox;
 
 /// How many segments are sent before others have their turn.
 const BURST: usize = 16;

@@ -20,8 +20,9 @@ use self::guest::Guest;
 use crate::dns::{Dns, Servers};
 use crate::gateway::Gateway;
 use crate::limits::Limits;
-use crate::link::{self, Outbox};
+use crate::link;
 use crate::neighbours::{Neighbourhood, Neighbours, join, serve};
+use crate::outbox::Outbox;
 use crate::policy::{Base, Policy, Rule};
 use crate::record::Record;
 

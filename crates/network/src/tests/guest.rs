@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -37,7 +38,10 @@ struct Card {
 }
 
 impl Guest {
-    pub(super) fn new(link: UnixStream) -> Self {
+    pub(super) fn new(link: OwnedFd) -> Self {
+        let link = std::os::unix::net::UnixStream::from(link);
+        link.set_nonblocking(true).unwrap();
+        let link = UnixStream::from_std(link).unwrap();
         let mut card = Card::default();
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(MAC)));
         config.random_seed = 3;

@@ -18,6 +18,10 @@ use crate::record::Record;
 use crate::secrets;
 use crate::spec::SandboxSpec;
 
+/// Buffers of connections are memory that is zero and mostly stays so, and costs nothing where each comes from the kernel. A heap would
+/// keep those that are given back, and clear them again for the next.
+const MALLOC: &str = "GLIBC_TUNABLES";
+
 /// What a supervisor is started as.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum As {
@@ -83,6 +87,9 @@ fn start(
         .stdout(dir.share_lock()?)
         .stderr(log)
         .current_dir("/");
+    if std::env::var_os(MALLOC).is_none() {
+        command.env(MALLOC, "glibc.malloc.mmap_threshold=16384");
+    }
     // What it needs of them it is told; the machine's process is to have none.
     for variable in secrets::variables(&spec.network.secrets) {
         command.env_remove(variable);
