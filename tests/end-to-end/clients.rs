@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
-use cellule_tests::servers::{Nginx, name_server};
+use cellule_tests::servers::{Iperf, Nginx, name_server};
 use cellule_tests::{Home, fixture};
 use sha2::{Digest as _, Sha256};
 
@@ -31,9 +31,10 @@ fn programs_of_a_guest_use_the_network_as_they_would_anywhere() {
     repository(&nginx.root());
     let sum = hex::encode(Sha256::digest(&data));
     let dns = name_server("web.test", HOST).to_string();
+    let iperf = Iperf::start();
 
     let home = Home::new();
-    let (http, http2) = (nginx.http.to_string(), nginx.http2.to_string());
+    let (http, http2, filled) = (nginx.http.to_string(), nginx.http2.to_string(), iperf.port.to_string());
     let image = fixture("clients.tar");
     let image = image.to_str().unwrap();
     let words = [
@@ -43,6 +44,8 @@ fn programs_of_a_guest_use_the_network_as_they_would_anywhere() {
         &http,
         "--expose-host",
         &http2,
+        "--expose-host",
+        &filled,
         "--dns",
         &dns,
         image,
@@ -71,6 +74,17 @@ fn programs_of_a_guest_use_the_network_as_they_would_anywhere() {
     );
     assert_eq!(guest.sh(&many), format!("{sum}\n"));
 
+    // As fast as it goes, both ways at once too; who sends is told that all of it arrived.
+    for way in ["", "-R", "--bidir"] {
+        let said = guest.sh(&format!("iperf3 -c web.test -p {filled} -t 1 -P 4 {way} -J"));
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let (sent, received) = (&said["end"]["sum_sent"]["bytes"], &said["end"]["sum_received"]["bytes"]);
+        assert!(
+            sent.as_u64() > Some(1 << 20) && received.as_u64() > Some(1 << 20),
+            "{way} {sent} {received}"
+        );
+    }
+
     assert_eq!(
         guest.sh(&format!("git clone -q http://web.test:{http}/code.git /code && cat /code/main.rs")),
         "fn main() {}\n"
@@ -97,6 +111,32 @@ const AUTHORITY: &str = "set -e; cd /tmp; exec 2>/dev/null
     printf 'subjectAltName=DNS:web.test\n' > names
     openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out certificate.pem
     cat ca.pem; echo ===; cat certificate.pem; echo ===; cat key.pem";
+
+/// Makes a wheel and writes it as hexadecimal digits.
+const WHEEL: &str = "
+import io, zipfile
+data = io.BytesIO()
+with zipfile.ZipFile(data, 'w') as wheel:
+    wheel.writestr('tiny.py', 'word = \\'small\\'')
+    wheel.writestr('tiny-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: tiny\\nVersion: 1.0\\n')
+    wheel.writestr('tiny-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+    wheel.writestr('tiny-1.0.dist-info/RECORD', '')
+print(data.getvalue().hex())";
+
+fn decoded(digits: &str) -> Vec<u8> {
+    hex::decode(digits.trim()).unwrap()
+}
+
+/// An archive of Debian's form with a single package.
+fn debian_archive(dir: &Path) {
+    let script = "set -e; mkdir -p $0/tree/DEBIAN $0/tree/usr/share; echo small > $0/tree/usr/share/tiny-word; \
+                  printf 'Package: tiny-word\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@x.test>\\nDescription: a word\\n' \
+                  > $0/tree/DEBIAN/control; dpkg-deb --root-owner-group -b $0/tree $0/tiny-word.deb >/dev/null; cd $0; \
+                  { cat tree/DEBIAN/control; echo Filename: ./tiny-word.deb; echo Size: $(stat -c %s tiny-word.deb); \
+                  echo SHA256: $(sha256sum tiny-word.deb | cut -d' ' -f1); } > Packages; chmod -R a+rX $0";
+    let status = Command::new("sh").args(["-c", script]).arg(dir).status().unwrap();
+    assert!(status.success());
+}
 
 #[test]
 fn what_the_hosts_administrator_trusts_programs_trust_where_they_are_told_to() {
@@ -132,6 +172,24 @@ fn what_the_hosts_administrator_trusts_programs_trust_where_they_are_told_to() {
     assert_eq!(guest.sh(&format!("python3 -c \"{python}\"")), "True\n");
     let node = format!("fetch('{url}').then(a => a.text()).then(a => process.stdout.write(a))");
     assert_eq!(guest.sh(&format!("node -e \"{node}\"")), "a page\n");
+    // Python's installer, from an index of packages.
+    let wheel = guest.sh(&format!("python3 -c \"{WHEEL}\""));
+    fs::create_dir_all(nginx.root().join("simple/tiny")).unwrap();
+    fs::write(nginx.root().join("simple/tiny/tiny-1.0-py3-none-any.whl"), decoded(&wheel)).unwrap();
+    fs::write(nginx.root().join("simple/tiny/index.html"), "<a href='tiny-1.0-py3-none-any.whl'>tiny</a>")
+        .unwrap();
+    let index = format!("https://web.test:{tls}/simple/");
+    guest.sh(&format!(
+        "pip install -q --root-user-action=ignore --break-system-packages --index-url {index} tiny"
+    ));
+    assert_eq!(guest.sh("python3 -c 'import tiny; print(tiny.word)'"), "small\n");
+    // Debian's, from an archive of packages.
+    debian_archive(&nginx.root().join("debian"));
+    let install = format!(
+        "echo 'deb [trusted=yes] https://web.test:{tls}/debian ./' > /etc/apt/sources.list && rm -f /etc/apt/sources.list.d/* && \
+         apt-get -qq update && apt-get -qq install tiny-word >/dev/null 2>&1 && cat /usr/share/tiny-word"
+    );
+    assert_eq!(guest.sh(&install), "small\n");
     // What the image trusts is still there.
     assert!(
         guest.sh("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt").trim().parse::<u32>().unwrap() > 100

@@ -20,6 +20,7 @@ mod logs;
 mod memory;
 mod network;
 mod options;
+mod outside;
 mod pausing;
 mod pools;
 mod python;

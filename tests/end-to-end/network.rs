@@ -160,6 +160,10 @@ fn what_is_closed_while_it_runs_is_cut_and_stays_closed() {
     assert_eq!(sandbox.inspect()["network"]["mode"], "none");
     let shown = sandbox.call(["network", "show"]).output().exits(0).out();
     assert!(shown.contains("none: all the rest is refused"), "{shown}");
+
+    _ = home.cellule(["stop", "-t", "0", "web"]).output().exits(0);
+    _ = home.cellule(["network", "set", "web", "--allow", "example.com"]).output().exits(0);
+    assert_eq!(sandbox.inspect()["network"]["rules"], json!(["allow example.com"]));
     _ = sandbox.remove();
     leftovers::assert_none(&home);
 }

@@ -142,6 +142,7 @@ fn a_host_gets_a_secret_that_is_nowhere_in_the_sandbox() {
     _ = home.cellule(["stop", "-t", "1", guest.id()]).output().exits(0);
     _ = home
         .cellule(["start", guest.id()])
+        .env("REAL_TOKEN", VALUE)
         .output()
         .exits(125)
         .says(&["OTHER was given with value:", "env:"]);

@@ -11,6 +11,7 @@
 #![expect(clippy::missing_panics_doc, reason = "a harness fails by panicking")]
 #![expect(clippy::unwrap_used, reason = "a harness fails by panicking")]
 
+pub mod apart;
 pub mod layout;
 pub mod leftovers;
 pub mod processes;

@@ -100,6 +100,38 @@ impl Drop for Nginx {
     }
 }
 
+/// Debian's `iperf3`, which ends with this value.
+#[derive(Debug)]
+pub struct Iperf {
+    server: Child,
+    /// Where on the loopback it is.
+    pub port: u16,
+}
+
+impl Iperf {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        let port = free_port();
+        let server = Command::new("iperf3")
+            .args(["-s", "-B", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("iperf3 is installed");
+        let answers = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+        eventually("iperf3 answers", Duration::from_secs(30), answers);
+        Self { server, port }
+    }
+}
+
+impl Drop for Iperf {
+    fn drop(&mut self) {
+        _ = self.server.kill();
+        _ = self.server.wait();
+    }
+}
+
 /// A name server on the loopback that gives one name one address, and knows no other. Its thread lives as long as the test.
 pub fn name_server(name: &'static str, address: Ipv4Addr) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

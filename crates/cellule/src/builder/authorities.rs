@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::Builder;
 use crate::Error;
 
@@ -20,6 +23,8 @@ const VARIABLE: &str = "NODE_EXTRA_CA_CERTS";
 const LARGEST: u64 = 1 << 20;
 /// How deep directories are looked into.
 const DEPTH: usize = 4;
+/// What a certificate begins with that is not in the form of a text: a sequence of more than 255 bytes.
+const DER: [u8; 2] = [0x30, 0x82];
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
@@ -64,18 +69,31 @@ pub(super) fn of_host() -> Result<String, Error> {
     let mut all = String::new();
     for file in files {
         let failed = |source| Error::Io { doing: format!("read {}", file.display()), source };
-        let mut text = String::new();
-        File::open(&file).map_err(failed)?.take(LARGEST).read_to_string(&mut text).map_err(failed)?;
-        for certificate in certificates(&text) {
-            all.push_str(certificate);
-            all.push('\n');
-        }
+        let mut bytes = Vec::new();
+        File::open(&file).map_err(failed)?.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+        all.push_str(&pem(bytes).map_err(|why| failed(io::Error::new(io::ErrorKind::InvalidData, why)))?);
     }
     if all.len() as u64 > LARGEST {
         let source = io::Error::new(io::ErrorKind::InvalidData, "they are more than 1 MiB");
         return Err(Error::Io { doing: "take this host's certificate authorities".to_owned(), source });
     }
     Ok(all)
+}
+
+/// The certificates of a file, as PEM: those in it, or the one that it is.
+fn pem(bytes: Vec<u8>) -> Result<String, &'static str> {
+    if let [first, second, high, low, rest @ ..] = bytes.as_slice()
+        && [*first, *second] == DER
+    {
+        if rest.len() != usize::from(u16::from_be_bytes([*high, *low])) {
+            return Err("it begins like a certificate, and is longer or shorter");
+        }
+        let digits = BASE64_STANDARD.encode(&bytes);
+        let lines: Vec<_> = digits.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        return Ok(format!("{BEGIN}\n{}\n{END}\n", lines.join("\n")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "it is neither text nor a certificate")?;
+    Ok(certificates(&text).fold(String::new(), |all, certificate| all + certificate + "\n"))
 }
 
 /// The files of a directory that may have some. One that is not there has none.
@@ -119,6 +137,18 @@ mod tests {
         let text = format!("a comment\n{one}\n{key}\n{two} trailing {BEGIN} without an end");
         assert_eq!(certificates(&text).collect::<Vec<_>>(), [one, two]);
         assert_eq!(certificates("").count(), 0);
+    }
+
+    #[test]
+    fn a_certificate_that_is_no_text_becomes_one() {
+        let der = [&[0x30, 0x82, 1, 4][..], &[7; 260]].concat();
+        let made = pem(der.clone()).unwrap();
+        assert_eq!(certificates(&made).count(), 1);
+        assert!(made.lines().all(|line| line.len() <= 64));
+        let digits: String = made.lines().filter(|line| !line.starts_with('-')).collect();
+        assert_eq!(BASE64_STANDARD.decode(digits).unwrap(), der);
+        assert!(pem(der[..100].to_vec()).is_err());
+        assert!(pem(vec![0xff, 0xfe]).is_err());
     }
 
     #[test]

@@ -5,8 +5,23 @@ use std::net::SocketAddr;
 use cellule_network::policy::{Policy, Protocol};
 use cellule_network::{Answer, Forward, ForwardStatus, Whom};
 
+use cellule_supervisor::Entry;
+
 use super::Sandbox;
-use crate::Error;
+use crate::{Error, Host};
+
+impl Host {
+    /// Changes what the programs of a sandbox that does not run may reach when it is started again.
+    ///
+    /// # Errors
+    /// It runs, or is gone.
+    pub fn set_policy(&self, entry: &Entry, policy: &Policy) -> Result<(), Error> {
+        let dir = self.sandboxes()?.lock(&entry.spec.id)?;
+        let mut spec = dir.spec()?;
+        spec.network.policy = policy.clone();
+        Ok(dir.update_spec(&spec)?)
+    }
+}
 
 impl Sandbox {
     /// Changes what its programs may reach, now and when it is started again. Connections that are not allowed any more are

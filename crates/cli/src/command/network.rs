@@ -6,7 +6,7 @@ mod show;
 
 use std::process::ExitCode;
 
-use cellule::NetworkName;
+use cellule::{NetworkName, Sandbox};
 
 use self::check::Question;
 use crate::config::Config;
@@ -34,9 +34,9 @@ pub(crate) enum Command {
         #[arg(required = true, add = completion::named_network())]
         names: Vec<NetworkName>,
     },
-    /// Change what the programs of a running sandbox may reach, all of it: what is not given is as at `run`
+    /// Change what the programs of a sandbox may reach, all of it: what is not given is as at `run`
     ///
-    /// Connections that are not allowed any more are reset. It holds when the sandbox is started again too.
+    /// If it runs, connections that are not allowed any more are reset. It holds when the sandbox is started again too.
     Set {
         /// The sandbox's name, or what its id begins with
         #[arg(add = completion::sandbox())]
@@ -90,8 +90,15 @@ async fn set(name: &str, policy: &PolicyOptions) -> Result<ExitCode, Failure> {
             .hint("--network public is what a sandbox has by default; --network none closes all"));
     }
     let policy = policy.policy(&Config::read()?.network)?;
-    let mut sandbox = host::connect(name).await?;
-    sandbox.set_policy(&policy).await.map_err(|error| library_failure::of(&error))?;
+    let failed = |error: cellule::Error| library_failure::of(&error);
+    let host = host::locate()?;
+    let entry = host.find(name).map_err(failed)?;
+    if entry.is_live() {
+        let mut sandbox = Sandbox::open(host, entry).await.map_err(failed)?;
+        sandbox.set_policy(&policy).await.map_err(failed)?;
+    } else {
+        host.set_policy(&entry, &policy).map_err(failed)?;
+    }
     crate::answer(&format!("{name}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
