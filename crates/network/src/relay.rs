@@ -8,19 +8,18 @@
 //!   both ──▶ Closed       guest's RST ──▶ far end is reset   far end's RST ──▶ a RST for the guest ──▶ Reset
 //! ```
 
-use std::future::pending;
+mod far;
+
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::Shutdown;
 use smoltcp::socket::tcp::{Socket, State};
-use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub(crate) use self::far::Far;
 use crate::gateway::{Account, Gateway};
 use crate::inspect::{Inspection, Shown, Verdict};
 use crate::policy::Name;
@@ -33,71 +32,6 @@ use crate::tcp::Connection;
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often a ring is filled or emptied before others have their turn.
 const TURNS: usize = 8;
-
-/// The end of a connection that is not the guest.
-#[derive(Debug)]
-pub(crate) enum Far {
-    /// A socket of the host's.
-    Host(TcpStream),
-    /// Something in this program.
-    Service(UnixStream),
-    /// A neighbour's gateway, which relays too.
-    Neighbour(UnixStream),
-}
-
-impl Far {
-    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Host(stream) => stream.try_read(into),
-            Self::Service(stream) | Self::Neighbour(stream) => stream.try_read(into),
-        }
-    }
-
-    fn write(&self, from: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Host(stream) => stream.try_write(from),
-            Self::Service(stream) | Self::Neighbour(stream) => stream.try_write(from),
-        }
-    }
-
-    fn shut_write(&self) -> io::Result<()> {
-        let shut = match self {
-            Self::Host(stream) => rustix::net::shutdown(stream, Shutdown::Write),
-            Self::Service(stream) | Self::Neighbour(stream) => rustix::net::shutdown(stream, Shutdown::Write),
-        };
-        Ok(shut?)
-    }
-
-    /// Whether the other end is not only at its end, but gone. A neighbour's gateway closes once both ends have ended: one that is gone before
-    /// has broken it off, or was.
-    fn is_gone(&self) -> bool {
-        let Self::Neighbour(stream) = self else { return false };
-        let mut asked = [PollFd::new(stream, PollFlags::empty())];
-        poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().contains(PollFlags::HUP)
-    }
-
-    /// Breaks it off, so that its other end hears of it at once.
-    fn abort(self) {
-        if let Self::Host(stream) = self {
-            _ = stream.set_zero_linger();
-        }
-    }
-
-    /// Waits until it can be read or written, whichever is wanted.
-    async fn ready(&self, read: bool, write: bool) {
-        let interest = match (read, write) {
-            (true, true) => Interest::READABLE | Interest::WRITABLE,
-            (true, false) => Interest::READABLE,
-            (false, true) => Interest::WRITABLE,
-            (false, false) => return pending().await,
-        };
-        // If it fails, so does what is tried next.
-        match self {
-            Self::Host(stream) => drop(stream.ready(interest).await),
-            Self::Service(stream) | Self::Neighbour(stream) => drop(stream.ready(interest).await),
-        }
-    }
-}
 
 /// Which of the two directions has ended.
 #[derive(Debug, Default, Clone, Copy)]
