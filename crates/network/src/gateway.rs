@@ -250,6 +250,13 @@ impl Gateway {
         if decision.allowed { Ok(()) } else { Err(decision.reason.explain(&policy).to_string()) }
     }
 
+    /// Whether a connection to `to` must show a name, as things are now.
+    pub(crate) fn wants_name(&self, to: SocketAddr) -> bool {
+        let names = self.names.borrow().of(to.ip(), Instant::now());
+        let decision = self.policy.borrow().decide(&destination(to, Protocol::Tcp, &names));
+        !decision.allowed || decision.by_name
+    }
+
     /// Tells that somebody came in, until the result is dropped.
     pub(crate) fn visit(&self) -> Option<Visit> {
         self.visits.borrow().as_ref().map(|visits| visits())

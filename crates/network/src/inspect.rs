@@ -2,7 +2,8 @@
 //! host of HTTP.
 //!
 //! An address may be many names', one of them allowed. So what a client says whom it wants to talk to is held to the same rules as the
-//! name that it looked up; on every port, for a guest chooses the port. Nothing of what it says is passed on before.
+//! name that it looked up; on every port, for a guest chooses the port. Nothing of what it says is passed on before. TLS says it once;
+//! HTTP with each request, of which the first is looked at here, and the others where they pass (`requests`).
 //!
 //! Under an allow-list this is strict: TLS without a server name or with an encrypted one (ECH, which hides the name that counts, and
 //! whose decoys look the same) is refused, as is HTTP/2 in the clear. What is neither TLS nor HTTP passes, to addresses of allowed
@@ -14,6 +15,7 @@ mod http;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::http::host;
 use crate::policy::{Name, Policy};
 
 /// How long a guest may take from the first byte to the last that is needed.
@@ -38,23 +40,29 @@ enum Seen {
     Other,
 }
 
-/// A name that a connection showed.
+/// What a connection is that may go on, and the name that it showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shown {
-    pub(crate) name: Name,
-    /// Whether it is a TLS server's, and not the host of a request in the clear.
-    pub(crate) tls: bool,
+pub(crate) enum Spoken {
+    /// TLS, to this server.
+    Tls(Option<Name>),
+    /// HTTP in the clear, of which the first request is for this host.
+    Http(Option<Name>),
+    /// Something else, in which there is no name.
+    Other,
 }
+
+/// What is not let through: the name that it showed, and why.
+pub(crate) type Refused = (Option<Name>, String);
 
 /// What is done with the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// More must be said.
     Wait,
-    /// It may go on, for this name.
-    Passes(Option<Shown>),
-    /// It may not, and why.
-    Refused(Option<Name>, String),
+    /// It may go on.
+    Passes(Spoken),
+    /// It may not.
+    Refused(Refused),
 }
 
 /// A look that is to be taken.
@@ -62,19 +70,26 @@ pub(crate) enum Verdict {
 pub(crate) struct Inspection {
     /// Whether only names make it allowed.
     by_name: bool,
+    /// Whether what it shows is held to rules. Else it is looked at for the hosts of secrets alone.
+    has_rules: bool,
     deadline: Option<Instant>,
 }
 
 impl Inspection {
     /// The look that is needed, if any, at a connection that was allowed.
     pub(crate) fn needed(policy: &Policy, by_name: bool, has_secrets: bool) -> Option<Self> {
-        let is_needed = by_name || policy.has_name_rules() || has_secrets;
-        is_needed.then_some(Self { by_name, deadline: None })
+        let has_rules = by_name || policy.has_name_rules();
+        (has_rules || has_secrets).then_some(Self { by_name, has_rules, deadline: None })
     }
 
     /// The look that finds the hosts of secrets, if there are any, where everything is allowed.
     pub(crate) fn of_secrets(has_secrets: bool) -> Option<Self> {
-        has_secrets.then_some(Self { by_name: false, deadline: None })
+        has_secrets.then_some(Self { by_name: false, has_rules: false, deadline: None })
+    }
+
+    /// Whether only names make the connection allowed, where all its requests are to be held to the rules.
+    pub(crate) fn of_requests(&self) -> Option<bool> {
+        self.has_rules.then_some(self.by_name)
     }
 
     /// When it is over.
@@ -91,10 +106,10 @@ impl Inspection {
     ) -> Verdict {
         if said.is_empty() {
             // A server may speak first, and a client never.
-            return if is_whole { Verdict::Passes(None) } else { Verdict::Wait };
+            return if is_whole { Verdict::Passes(Spoken::Other) } else { Verdict::Wait };
         }
         let late = *self.deadline.get_or_insert_with(|| Instant::now() + WITHIN) <= Instant::now();
-        let refused = |name, why: &str| Verdict::Refused(name, why.to_owned());
+        let refused = |name, why: &str| Verdict::Refused((name, why.to_owned()));
         match see(said) {
             Seen::Incomplete if !is_whole && !late && said.len() < LONGEST => Verdict::Wait,
             Seen::Incomplete | Seen::Broken => {
@@ -107,31 +122,40 @@ impl Inspection {
             Seen::Tls { server: None, .. } if self.by_name => {
                 refused(None, "the TLS client names no server, so that there is no name to hold to the rules")
             }
-            Seen::Http { host: None } if self.by_name => {
-                refused(None, "the request names no host, so that there is no name to hold to the rules")
-            }
             Seen::Http2 if self.by_name => {
                 refused(None, "HTTP/2 without TLS is not read, so that it cannot be held to the rules")
             }
-            Seen::Tls { server: Some(name), .. } => {
-                judged(Shown { name, tls: true }, "the TLS server's name", judge)
-            }
-            Seen::Http { host: Some(name) } => {
-                judged(Shown { name, tls: false }, "the request's host", judge)
-            }
-            Seen::Tls { .. } | Seen::Http { .. } | Seen::Http2 | Seen::Other => Verdict::Passes(None),
+            Seen::Tls { server: Some(name), .. } => match judged(&name, "the TLS server's name", judge) {
+                Ok(()) => Verdict::Passes(Spoken::Tls(Some(name))),
+                Err(why) => Verdict::Refused((Some(name), why)),
+            },
+            Seen::Http { host } => match hold(host.as_ref(), self.by_name, judge) {
+                Ok(()) => Verdict::Passes(Spoken::Http(host)),
+                Err(why) => Verdict::Refused((host, why)),
+            },
+            Seen::Tls { server: None, .. } => Verdict::Passes(Spoken::Tls(None)),
+            Seen::Http2 | Seen::Other => Verdict::Passes(Spoken::Other),
         }
     }
 }
 
-fn judged(shown: Shown, what: &str, judge: impl Fn(&Name) -> Result<(), String>) -> Verdict {
-    match judge(&shown.name) {
-        Ok(()) => Verdict::Passes(Some(shown)),
-        Err(why) => {
-            let why = format!("{what} is {}: {why}", shown.name);
-            Verdict::Refused(Some(shown.name), why)
+/// Holds the host of a request to the rules; the error says why it is refused. It must have one if `by_name`.
+pub(crate) fn hold(
+    host: Option<&Name>,
+    by_name: bool,
+    judge: impl Fn(&Name) -> Result<(), String>,
+) -> Result<(), String> {
+    match host {
+        None if by_name => {
+            Err("the request names no host, so that there is no name to hold to the rules".to_owned())
         }
+        None => Ok(()),
+        Some(name) => judged(name, "the request's host", judge),
     }
+}
+
+fn judged(name: &Name, what: &str, judge: impl Fn(&Name) -> Result<(), String>) -> Result<(), String> {
+    judge(name).map_err(|why| format!("{what} is {name}: {why}"))
 }
 
 /// A host as clients write it; an address is no name.

@@ -26,6 +26,7 @@ mod rate;
 mod record;
 mod relay;
 mod reply;
+mod requests;
 pub mod secrets;
 mod stack;
 mod tcp;

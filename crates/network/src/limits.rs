@@ -16,13 +16,13 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// As many as the process may have descriptors for.
+    /// As many as the process may have descriptors for. A connection has three where its requests are held to the rules.
     fn default() -> Self {
-        let files = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |files| files / 2);
+        let files = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |files| files / 4);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         Self {
             connections: files.min(4096),
-            exchanges: (files / 4).min(1024),
+            exchanges: (files / 2).min(1024),
             bandwidth: None,
             connection_rate: None,
         }
@@ -31,7 +31,8 @@ impl Default for Limits {
 
 impl Limits {
     /// How large each of the two buffers of one more connection is. The more there are, the less each one gets: what a guest can
-    /// make the gateway hold is some 200 MiB, and that only if it fills each of them.
+    /// make the gateway hold is some 200 MiB, and that only if it fills each of them. Where requests are held to the rules, heads that are
+    /// about as large as these may take as much again.
     pub(crate) fn buffer(open: usize) -> usize {
         match open {
             0..64 => 512 << 10,

@@ -8,23 +8,23 @@
 //!   both ──▶ Closed       guest's RST ──▶ far end is reset   far end's RST ──▶ a RST for the guest ──▶ Reset
 //! ```
 
-use std::future::pending;
+mod far;
+
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::Shutdown;
 use smoltcp::socket::tcp::{Socket, State};
-use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub(crate) use self::far::Far;
 use crate::gateway::{Account, Gateway};
-use crate::inspect::{Inspection, Shown, Verdict};
+use crate::inspect::{Inspection, Spoken, Verdict, hold};
 use crate::policy::Name;
 use crate::record::{Outcome, REVOKED};
+use crate::requests::{Ending, Requests};
 use crate::secrets::{InterceptError, Target, intercept};
 use crate::stack::Sent;
 use crate::tcp::Connection;
@@ -33,71 +33,6 @@ use crate::tcp::Connection;
 const SETTLE: Duration = Duration::from_millis(100);
 /// How often a ring is filled or emptied before others have their turn.
 const TURNS: usize = 8;
-
-/// The end of a connection that is not the guest.
-#[derive(Debug)]
-pub(crate) enum Far {
-    /// A socket of the host's.
-    Host(TcpStream),
-    /// Something in this program.
-    Service(UnixStream),
-    /// A neighbour's gateway, which relays too.
-    Neighbour(UnixStream),
-}
-
-impl Far {
-    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Host(stream) => stream.try_read(into),
-            Self::Service(stream) | Self::Neighbour(stream) => stream.try_read(into),
-        }
-    }
-
-    fn write(&self, from: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Host(stream) => stream.try_write(from),
-            Self::Service(stream) | Self::Neighbour(stream) => stream.try_write(from),
-        }
-    }
-
-    fn shut_write(&self) -> io::Result<()> {
-        let shut = match self {
-            Self::Host(stream) => rustix::net::shutdown(stream, Shutdown::Write),
-            Self::Service(stream) | Self::Neighbour(stream) => rustix::net::shutdown(stream, Shutdown::Write),
-        };
-        Ok(shut?)
-    }
-
-    /// Whether the other end is not only at its end, but gone. A neighbour's gateway closes once both ends have ended: one that is gone before
-    /// has broken it off, or was.
-    fn is_gone(&self) -> bool {
-        let Self::Neighbour(stream) = self else { return false };
-        let mut asked = [PollFd::new(stream, PollFlags::empty())];
-        poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().contains(PollFlags::HUP)
-    }
-
-    /// Breaks it off, so that its other end hears of it at once.
-    fn abort(self) {
-        if let Self::Host(stream) = self {
-            _ = stream.set_zero_linger();
-        }
-    }
-
-    /// Waits until it can be read or written, whichever is wanted.
-    async fn ready(&self, read: bool, write: bool) {
-        let interest = match (read, write) {
-            (true, true) => Interest::READABLE | Interest::WRITABLE,
-            (true, false) => Interest::READABLE,
-            (false, true) => Interest::WRITABLE,
-            (false, false) => return pending().await,
-        };
-        // If it fails, so does what is tried next.
-        match self {
-            Self::Host(stream) => drop(stream.ready(interest).await),
-            Self::Service(stream) | Self::Neighbour(stream) => drop(stream.ready(interest).await),
-        }
-    }
-}
 
 /// Which of the two directions has ended.
 #[derive(Debug, Default, Clone, Copy)]
@@ -121,11 +56,12 @@ pub(crate) async fn run(
         account,
         inspection,
         intercepted: None,
+        requests: None,
         ended: Ended::default(),
         held_until: None,
     };
     let (outcome, why) = relay.carry().await;
-    let Relay { far, account, intercepted, .. } = relay;
+    let Relay { far, mut account, intercepted, requests, .. } = relay;
     // What the interception says is why the service ended, if it did.
     let why = match intercepted {
         Some(intercepted) => intercepted.why().await.or(why),
@@ -137,16 +73,26 @@ pub(crate) async fn run(
         stack.socket_mut().abort();
         stack.send(&gateway.outbox);
     }
+    // A request that was refused had an answer, so that the guest may have ended it as if nothing were wrong.
+    let (outcome, why) = match requests.and_then(|requests| requests.ending()) {
+        Some(Ending::Refused((name, why))) => {
+            account.name = name.or(account.name);
+            (Outcome::Denied, Some(why))
+        }
+        Some(Ending::Broken) | None => (outcome, why),
+    };
     gateway.record(account, outcome, why);
 }
 
 struct Relay<'a> {
-    gateway: &'a Gateway,
+    gateway: &'a Rc<Gateway>,
     connection: &'a Connection,
     far: Far,
     account: Account,
     inspection: Option<Inspection>,
     intercepted: Option<Intercepted>,
+    /// What goes between the guest and all else, where each request is held to the rules.
+    requests: Option<Requests>,
     ended: Ended,
     /// More may pass then.
     held_until: Option<Instant>,
@@ -250,22 +196,47 @@ impl Relay<'_> {
         let remote = self.account.remote;
         match inspection.look(seen, is_whole, |shown| self.gateway.judge(remote, shown)) {
             Verdict::Wait => {}
-            Verdict::Passes(shown) => {
+            Verdict::Passes(spoken) => {
+                let of_requests = inspection.of_requests();
                 self.inspection = None;
-                if let Some(Shown { name, tls }) = shown {
-                    // A server that has spoken already does not wait for the client that would get secrets.
-                    if self.account.received == 0 {
-                        self.intercept(&name, tls)?;
-                    }
-                    self.account.name = Some(name);
-                }
+                self.go_on(spoken, of_requests, socket.recv_capacity())?;
             }
-            Verdict::Refused(name, why) => {
-                if let Some(name) = name {
-                    self.account.name = Some(name);
-                }
+            Verdict::Refused((name, why)) => {
+                self.account.name = name.or(self.account.name.take());
                 return Err((Outcome::Denied, Some(why)));
             }
+        }
+        Ok(())
+    }
+
+    /// Puts between the two ends what has to be there.
+    fn go_on(&mut self, spoken: Spoken, of_requests: Option<bool>, window: usize) -> Result<(), End> {
+        let is_http = matches!(spoken, Spoken::Http(_));
+        if let Spoken::Tls(Some(name)) | Spoken::Http(Some(name)) = spoken {
+            // A server that has spoken already does not wait for the client that would get secrets.
+            if self.account.received == 0 {
+                self.intercept(&name, !is_http)?;
+            }
+            self.account.name = Some(name);
+        }
+        match of_requests.filter(|_| is_http) {
+            Some(by_name) => self.hold_requests(by_name, window),
+            None => Ok(()),
+        }
+    }
+
+    /// Has each request held to the rules, as they are then.
+    fn hold_requests(&mut self, by_name: bool, window: usize) -> Result<(), End> {
+        let (ours, theirs) = UnixStream::pair().map_err(|error| broken(&error))?;
+        let (gateway, remote) = (Rc::clone(self.gateway), self.account.remote);
+        let judge = move |host: Option<&Name>| {
+            let by_name = by_name || host.is_none() && gateway.wants_name(remote);
+            hold(host, by_name, |name| gateway.judge(remote, name))
+        };
+        match std::mem::replace(&mut self.far, Far::Service(ours)) {
+            Far::Host(host) => self.requests = Some(Requests::carry(theirs, host, window, judge)),
+            Far::Service(service) => self.requests = Some(Requests::carry(theirs, service, window, judge)),
+            far @ Far::Neighbour(_) => self.far = far,
         }
         Ok(())
     }
@@ -347,6 +318,9 @@ impl Relay<'_> {
             match passed {
                 // After the guest's own end the socket cannot tell: an end is what it hears of then, whatever it was.
                 Ok(Ok(0)) if !self.ended.guest && far.is_gone() => {
+                    return Err(broken(&io::ErrorKind::ConnectionReset.into()));
+                }
+                Ok(Ok(0)) if self.requests.as_ref().is_some_and(Requests::is_broken) => {
                     return Err(broken(&io::ErrorKind::ConnectionReset.into()));
                 }
                 Ok(Ok(0)) => {

@@ -6,6 +6,7 @@ mod inbound;
 mod names;
 mod neighbours;
 mod outbound;
+mod requests;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -25,6 +26,7 @@ use crate::neighbours::{Neighbourhood, Neighbours, join, serve};
 use crate::outbox::Outbox;
 use crate::policy::{Base, Policy, Rule};
 use crate::record::Record;
+use crate::secrets::Secrets;
 
 /// Nothing here takes a tenth of it.
 const HANG: Duration = Duration::from_secs(60);
@@ -46,6 +48,7 @@ struct Setting {
     redirect: Vec<(&'static str, SocketAddr)>,
     limits: Limits,
     neighbourhoods: Vec<Neighbourhood>,
+    secrets: Option<Rc<Secrets>>,
 }
 
 impl Scene {
@@ -99,6 +102,7 @@ fn begin(setting: Setting) -> Scene {
     let mut gateway = Gateway::new(Outbox::new(guest::MAC), policy, dns, setting.limits, sink, 7);
     gateway.outside.redirect =
         setting.redirect.into_iter().map(|(from, to)| (from.parse().unwrap(), to)).collect();
+    gateway.secrets = setting.secrets;
     let (neighbours, doors) = Neighbours::new(join(setting.neighbourhoods).unwrap());
     gateway.neighbours = neighbours;
     let gateway = Rc::new(gateway);

@@ -29,7 +29,8 @@ pub(super) fn read(said: &[u8]) -> Seen {
         Ok(httparse::Status::Partial) => return Seen::Incomplete,
         Err(_) => return Seen::Broken,
     }
-    match host(&request) {
+    let headers = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    match host(authority(&request), headers.map(|header| header.value)) {
         Ok(host) => Seen::Http { host },
         Err(()) => Seen::Broken,
     }
@@ -52,29 +53,31 @@ fn looks_like_request(said: &[u8]) -> Option<bool> {
     if has_version || line.len() < said.len() { Some(has_version) } else { None }
 }
 
-/// The host, which must be one: in the target where it is a whole address, and in the header.
-fn host(request: &httparse::Request<'_, '_>) -> Result<Option<Name>, ()> {
-    let mut headers = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
-    let header = match (headers.next(), headers.next()) {
-        (Some(header), None) => Some(header.value),
-        (None, _) => None,
-        (Some(_), Some(_)) => return Err(()),
-    };
+/// The target's authority, where it is a whole address.
+fn authority<'a>(request: &httparse::Request<'_, 'a>) -> Option<&'a [u8]> {
     let target = request.path.unwrap_or_default();
     let authority = match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains(['/', '?']) => rest.split(['/', '?', '#']).next(),
         _ if request.method == Some("CONNECT") => Some(target),
         _ => None,
     };
+    authority.map(str::as_bytes)
+}
+
+/// The host of a request, which must be one: in the target where it is a whole address, and in the header, of which there must not be
+/// two.
+pub(crate) fn host<'a>(
+    authority: Option<&[u8]>,
+    mut headers: impl Iterator<Item = &'a [u8]>,
+) -> Result<Option<Name>, ()> {
+    let (header, more) = (headers.next(), headers.next());
+    if more.is_some() || authority.is_some_and(|authority| authority.contains(&b'@')) {
+        return Err(());
+    }
+    let (authority, header) = (authority.map(name).transpose()?, header.map(name).transpose()?);
     match (authority, header) {
-        (Some(authority), _) if authority.contains('@') => Err(()),
-        (Some(authority), Some(header)) => {
-            let (authority, header) = (name(authority.as_bytes())?, name(header)?);
-            if authority == header { Ok(authority) } else { Err(()) }
-        }
-        (Some(authority), None) => name(authority.as_bytes()),
-        (None, Some(header)) => name(header),
-        (None, None) => Ok(None),
+        (Some(authority), Some(header)) if authority != header => Err(()),
+        (authority, header) => Ok(authority.or(header).flatten()),
     }
 }
 

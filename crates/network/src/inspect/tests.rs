@@ -51,12 +51,6 @@ fn tls(server: Option<&str>, encrypted: bool) -> Seen {
     Seen::Tls { server: server.map(name), encrypted }
 }
 
-const TLS: bool = true;
-
-fn shown(text: &str, tls: bool) -> Shown {
-    Shown { name: name(text), tls }
-}
-
 fn judge(policy: &Policy, shown: &Name) -> Result<(), String> {
     let decision = policy.decide_name(shown, None, None);
     if decision.allowed { Ok(()) } else { Err(decision.reason.explain(policy).to_string()) }
@@ -132,9 +126,9 @@ fn under_an_allow_list_only_what_names_an_allowed_name_passes() {
     let hello = |extensions: &[u8]| records(&hello_with(extensions), 999);
     assert_eq!(
         look(&hello(&server_name("a.example")), false),
-        Verdict::Passes(Some(shown("a.example", TLS)))
+        Verdict::Passes(Spoken::Tls(Some(name("a.example"))))
     );
-    assert_eq!(look(b"\0binary", false), Verdict::Passes(None));
+    assert_eq!(look(b"\0binary", false), Verdict::Passes(Spoken::Other));
     assert_eq!(look(b"", false), Verdict::Wait);
     assert_eq!(look(&[22, 3], false), Verdict::Wait);
     let refused = [
@@ -158,8 +152,8 @@ fn a_name_that_is_denied_is_refused_where_others_are_not() {
     let mut inspection = Inspection::needed(&policy, false, false).unwrap();
     let request = |host| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let mut look = |said: String| inspection.look(said.as_bytes(), false, |name| judge(&policy, name));
-    assert_eq!(look(request("a.example")), Verdict::Passes(Some(shown("a.example", false))));
-    assert!(matches!(look(request("evil.test")), Verdict::Refused(Some(_), _)));
+    assert_eq!(look(request("a.example")), Verdict::Passes(Spoken::Http(Some(name("a.example")))));
+    assert!(matches!(look(request("evil.test")), Verdict::Refused((Some(_), _))));
     assert!(
         Inspection::needed(&Policy::new(Some(Base::Public), Vec::new()).unwrap(), false, false).is_none()
     );

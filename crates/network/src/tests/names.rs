@@ -12,10 +12,10 @@ use super::*;
 use crate::record::Outcome;
 
 const GATEWAY: &str = "192.0.0.1:53";
-const SHARED: &str = "8.8.4.4:443";
+pub(super) const SHARED: &str = "8.8.4.4:443";
 
 /// A server that knows a few names.
-fn name_server(names: &[(&str, [u8; 4])]) -> SocketAddr {
+pub(super) fn name_server(names: &[(&str, [u8; 4])]) -> SocketAddr {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let names: HashMap<String, [u8; 4]> = names.iter().map(|(name, at)| (format!("{name}."), *at)).collect();
