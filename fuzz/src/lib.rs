@@ -11,4 +11,5 @@ pub mod kernel;
 pub mod mutate;
 pub mod mux;
 pub mod scratch;
+pub mod secrets;
 pub mod tar;

@@ -49,6 +49,8 @@ pub use visit::{Visit, Visits};
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use crate::inspect::shown;
+    pub use crate::neighbours::written_again;
+    pub use crate::secrets::fuzzing::{Holder, connection, replaced, replaced_whole};
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ use crate::gateway::{Account, Gateway};
 pub(crate) use self::arrive::serve;
 pub(crate) use self::datagrams::take as take_datagram;
 pub(crate) use self::directory::Door;
+#[cfg(fuzzing)]
+pub use self::header::written_again;
 
 /// How often a directory is looked through, at most, for somebody at an address that is nobody's so far.
 const LOOK: Duration = Duration::from_millis(200);

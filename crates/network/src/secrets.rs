@@ -16,6 +16,8 @@
 mod authority;
 mod body;
 mod event;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod intercept;
 mod live;
 mod raw;

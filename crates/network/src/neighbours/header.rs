@@ -119,6 +119,12 @@ impl Answer {
     }
 }
 
+/// What is written of the header that these bytes are, if they are one.
+#[cfg(fuzzing)]
+pub fn written_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    parse(bytes).map(|header| header.bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

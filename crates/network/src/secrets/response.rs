@@ -25,13 +25,16 @@ use super::{Link, SHORT};
 pub(super) fn swaps(link: &Link, forms: Vec<Swap>) -> Arc<[Swap]> {
     let mut swaps = forms;
     for (number, entry) in link.meant() {
-        for value in entry.live.known().filter(|value| value.expose().len() >= SHORT) {
-            let plain = value.expose();
-            let json = std::str::from_utf8(plain).ok().and_then(|text| serde_json::to_vec(text).ok());
-            let json = json.and_then(|json| Some(json.get(1..json.len().checked_sub(1)?)?.to_vec()));
-            for form in [Some(plain.to_vec()), Some(percent_encoded(plain)), json].into_iter().flatten() {
-                if swaps.iter().all(|swap| swap.from.expose() != form) {
-                    swaps.extend(Swap::new(number, &form, entry.placeholder.as_bytes()));
+        for value in entry.live.known() {
+            // Headers do not keep blanks around it, so that the host may not have them.
+            let value = value.expose();
+            for plain in [value, value.trim_ascii()].into_iter().filter(|plain| plain.len() >= SHORT) {
+                let json = std::str::from_utf8(plain).ok().and_then(|text| serde_json::to_vec(text).ok());
+                let json = json.and_then(|json| Some(json.get(1..json.len().checked_sub(1)?)?.to_vec()));
+                for form in [Some(plain.to_vec()), Some(percent_encoded(plain)), json].into_iter().flatten() {
+                    if swaps.iter().all(|swap| swap.from.expose() != form) {
+                        swaps.extend(Swap::new(number, &form, entry.placeholder.as_bytes()));
+                    }
                 }
             }
         }

@@ -37,8 +37,10 @@ const WINDOW: u32 = 512 << 10;
 /// What waits to be sent for each of them.
 const SEND_BUFFER: usize = 64 << 10;
 
-type Guest = TokioIo<server::TlsStream<UnixStream>>;
-type Host = TokioIo<client::TlsStream<TcpStream>>;
+/// What carries the bytes of one side.
+pub(super) trait Wire: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static {}
+
+impl<T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static> Wire for T {}
 
 /// Runs the parts of a connection, which end with it.
 #[derive(Debug, Default)]
@@ -87,15 +89,24 @@ pub(super) async fn serve(
     host: Result<client::TlsStream<TcpStream>, String>,
 ) -> Result<(), hyper::Error> {
     let is_two = guest.get_ref().1.alpn_protocol() == Some(b"h2");
+    serve_over(link, TokioIo::new(guest), host.map(TokioIo::new), is_two).await
+}
+
+/// The same, over whatever is between them.
+pub(super) async fn serve_over(
+    link: Rc<Link>,
+    guest: impl Wire,
+    host: Result<impl Wire, String>,
+    is_two: bool,
+) -> Result<(), hyper::Error> {
     let (tasks, (ended, host_ended)) = (Tasks::default(), oneshot::channel());
     let starter = Starter(Rc::downgrade(&tasks.0));
     let (upstream, _no_end) = match host {
         // Where nobody is, nobody ends.
         Err(why) => (Upstream::Nobody(why.into()), Some(ended)),
-        Ok(host) => (connect(&starter, TokioIo::new(host), is_two, ended).await?, None),
+        Ok(host) => (connect(&starter, host, is_two, ended).await?, None),
     };
     let exchange = Exchange { link, upstream, upgraded: Rc::default(), is_upgrading: Rc::default() };
-    let guest = TokioIo::new(guest);
     if is_two {
         serve_two(starter, guest, exchange, host_ended).await
     } else {
@@ -105,7 +116,7 @@ pub(super) async fn serve(
 
 async fn connect(
     starter: &Starter,
-    host: Host,
+    host: impl Wire,
     is_two: bool,
     ended: oneshot::Sender<()>,
 ) -> Result<Upstream, hyper::Error> {
@@ -140,7 +151,7 @@ async fn connect(
 
 async fn serve_two(
     starter: Starter,
-    guest: Guest,
+    guest: impl Wire,
     exchange: Exchange,
     mut host_ended: oneshot::Receiver<()>,
 ) -> Result<(), hyper::Error> {
@@ -162,7 +173,7 @@ async fn serve_two(
 }
 
 async fn serve_one(
-    guest: Guest,
+    guest: impl Wire,
     exchange: Exchange,
     mut host_ended: oneshot::Receiver<()>,
 ) -> Result<(), hyper::Error> {

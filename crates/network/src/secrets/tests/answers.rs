@@ -39,6 +39,19 @@ fn a_value_comes_back_as_its_placeholder() {
 }
 
 #[test]
+fn a_value_that_a_header_takes_blanks_from_is_found_without_them() {
+    run(async {
+        for protocol in PROTOCOLS {
+            let scene = Scene::new(&["T=value: tok-in-blanks @api.example.com"]).await;
+            let placeholder = scene.placeholder("T");
+            let mut client = scene.client(protocol).await;
+            let (.., body) = client.ask("/authorization", &[("authorization", &placeholder)], text("")).await;
+            assert_eq!(body.trim(), placeholder, "{protocol}");
+        }
+    });
+}
+
+#[test]
 fn a_value_is_found_in_headers_trailers_and_other_spellings() {
     run(async {
         for protocol in PROTOCOLS {
