@@ -191,7 +191,7 @@ fn the_library_reaches_a_port_of_one_without_a_network() {
         drop(stream);
         sandbox.end().await.unwrap();
     };
-    runtime.block_on(async { tokio::time::timeout(HANG, test).await.expect("it ends in time") });
+    runtime.block_on(async { tokio::time::timeout(HANG, Box::pin(test)).await.expect("it ends in time") });
     leftovers::assert_none(&home);
 }
 
