@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::process::ExitCode;
 
-use cellule::{NamedNetwork, NetworkName};
+use cellule::{NamedNetwork, NetworkName, NetworksError};
 use serde::Serialize;
 
 use crate::each::code;
@@ -37,7 +37,13 @@ pub(super) fn remove(names: &[NetworkName]) -> Result<ExitCode, Failure> {
         match networks.remove(name) {
             Ok(()) => crate::answer(&format!("{name}\n"))?,
             Err(error) => {
-                crate::say(&library_failure::networks(&error).render());
+                let failure = match error {
+                    NetworksError::NotFound(_) => {
+                        Failure::of(&error).hint("those that there are: cellule network ls")
+                    }
+                    _ => library_failure::networks(&error),
+                };
+                crate::say(&failure.render());
                 failed = true;
             }
         }
