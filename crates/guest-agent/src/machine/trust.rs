@@ -3,6 +3,8 @@
 //! Each distribution has a file of all of them, and most programs read it. What stands in it stays, with ours behind it; so a program that
 //! trusts the image's authorities still does. Where an image has no such file, ours are alone in the one that most look for.
 
+mod java;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -30,6 +32,8 @@ const LARGEST: u64 = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Trusted {
     original: HashMap<PathBuf, usize>,
+    /// What Java's stores are in the image.
+    stores: HashMap<PathBuf, Vec<u8>>,
 }
 
 /// The files that are put over the image's.
@@ -68,7 +72,18 @@ pub(super) fn provide(
             known = original;
         }
     }
-    replace(files, "authorities-common", &common, &with(&known, authorities), configured)
+    replace(files, "authorities-common", &common, &with(&known, authorities), configured)?;
+    for (number, path) in java::stores().into_iter().enumerate() {
+        let original = match trusted.stores.get(&path) {
+            Some(original) => original.clone(),
+            None => fs::read(&path).context(format_args!("read {}", path.display()))?,
+        };
+        if let Some(store) = java::with(&original, &known, authorities) {
+            replace(files, &format!("authorities-java-{number}"), &path, &store, configured)?;
+            trusted.stores.insert(path, original);
+        }
+    }
+    Ok(())
 }
 
 /// What the image has in a file; nothing if there is none.
