@@ -110,7 +110,10 @@ const AUTHORITY: &str = "set -e; cd /tmp; exec 2>/dev/null
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=web.test -keyout key.pem -out request
     printf 'subjectAltName=DNS:web.test\n' > names
     openssl x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out certificate.pem
-    cat ca.pem; echo ===; cat certificate.pem; echo ===; cat key.pem";
+    touch index; echo 01 > number
+    printf '[ca]\ndefault_ca=x\n[x]\ndatabase=index\ncrlnumber=number\ndefault_md=sha256\ndefault_crl_days=2\n' > settings
+    openssl ca -config settings -gencrl -keyfile ca.key -cert ca.pem -out list
+    cat ca.pem; echo ===; cat certificate.pem; echo ===; cat key.pem; echo ===; cat list";
 
 /// Makes a wheel and writes it as hexadecimal digits.
 const WHEEL: &str = "
@@ -144,7 +147,9 @@ fn what_the_hosts_administrator_trusts_programs_trust_where_they_are_told_to() {
     let image = fixture("clients.tar");
     let image = image.to_str().unwrap();
     let made = home.run([image, "sh", "-c", AUTHORITY]).output().exits(0).out();
-    let [authority, certificate, key] = made.split("===\n").collect::<Vec<_>>()[..] else { panic!("{made}") };
+    let [authority, certificate, key, list] = made.split("===\n").collect::<Vec<_>>()[..] else {
+        panic!("{made}")
+    };
     let nginx = Nginx::with_certificate(certificate, key);
     fs::write(nginx.root().join("page"), "a page\n").unwrap();
     repository(&nginx.root());
@@ -190,6 +195,14 @@ fn what_the_hosts_administrator_trusts_programs_trust_where_they_are_told_to() {
          apt-get -qq update && apt-get -qq install tiny-word >/dev/null 2>&1 && cat /usr/share/tiny-word"
     );
     assert_eq!(guest.sh(&install), "small\n");
+    // Java's keytool, which gets what it is to print as any program of Java's would.
+    fs::write(nginx.root().join("list"), list).unwrap();
+    let java = fixture("java.tar");
+    let list = format!("https://web.test:{tls}/list");
+    let words = ["run", "--trust-host-ca", "--expose-host", &tls, "--dns", &dns, java.to_str().unwrap()];
+    let words = [&words[..], &["keytool", "-printcrl", "-file", &list]].concat();
+    let printed = home.cellule(words).env("NODE_EXTRA_CA_CERTS", &file).output().exits(0).out();
+    assert!(printed.contains("Issuer: CN=a company"), "{printed}");
     // What the image trusts is still there.
     assert!(
         guest.sh("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt").trim().parse::<u32>().unwrap() > 100
