@@ -76,7 +76,7 @@ pub(super) fn provide(
     for (number, path) in java::stores().into_iter().enumerate() {
         let original = match trusted.stores.get(&path) {
             Some(original) => original.clone(),
-            None => fs::read(&path).context(format_args!("read {}", path.display()))?,
+            None => whole(&path)?,
         };
         if let Some(store) = java::with(&original, &known, authorities) {
             replace(files, &format!("authorities-java-{number}"), &path, &store, configured)?;
@@ -86,8 +86,8 @@ pub(super) fn provide(
     Ok(())
 }
 
-/// What the image has in a file; nothing if there is none.
-fn read(path: &Path, trusted: &mut Trusted) -> Result<Vec<u8>, Fault> {
+/// All of a file; nothing if there is none.
+fn whole(path: &Path) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     match File::open(path) {
         Ok(file) => {
@@ -96,6 +96,12 @@ fn read(path: &Path, trusted: &mut Trusted) -> Result<Vec<u8>, Fault> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).context(format_args!("open {}", path.display())),
     }
+    Ok(bytes)
+}
+
+/// What the image has in a file.
+fn read(path: &Path, trusted: &mut Trusted) -> Result<Vec<u8>, Fault> {
+    let mut bytes = whole(path)?;
     // What an earlier session put behind it is not the image's.
     let original = *trusted.original.entry(path.to_owned()).or_insert(bytes.len());
     bytes.truncate(original);

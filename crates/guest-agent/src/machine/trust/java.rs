@@ -35,12 +35,17 @@ const WITHIN: [&str; 2] = ["lib/security/cacerts", "jre/lib/security/cacerts"];
 /// How many directories are looked into.
 const DIRECTORIES: usize = 64;
 
-/// The stores of an image. Names for one file are one file.
+/// The stores of an image.
 pub(super) fn stores() -> Vec<PathBuf> {
-    let mut stores = vec![PathBuf::from(SHARED)];
-    for home in HOMES {
+    stores_at(Path::new(SHARED), &HOMES.map(PathBuf::from))
+}
+
+/// Names for one file are one file.
+fn stores_at(shared: &Path, homes: &[PathBuf]) -> Vec<PathBuf> {
+    let mut stores = vec![shared.to_path_buf()];
+    for home in homes {
         let entries = fs::read_dir(home).into_iter().flatten().flatten().take(DIRECTORIES);
-        for dir in entries.map(|entry| entry.path()).chain([PathBuf::from(home)]) {
+        for dir in entries.map(|entry| entry.path()).chain([home.clone()]) {
             stores.extend(WITHIN.map(|within| dir.join(within)));
         }
     }
@@ -181,16 +186,25 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_as_java_writes_one() {
-        // keytool -importcert of a file with these bytes would refuse them; the sum is what it has for an empty store.
+    fn a_store_has_the_sum_that_java_expects() {
         let empty = written(0, &[], &[]);
         assert_eq!(empty[..HEAD], [0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2, 0, 0, 0, 0]);
-        assert_eq!(empty.len(), HEAD + SUM);
+        let sum: String = empty[HEAD..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(sum, "e2686e45fb43dfa4d992dd41ceb6b21c6330d792");
     }
 
     #[test]
-    fn stores_are_found_once() {
-        let stores = stores();
-        assert!(stores.iter().all(|store| Path::new(store).is_absolute()));
+    fn a_store_of_several_names_is_found_once() {
+        let top = tempfile::tempdir().unwrap();
+        let (shared, home) = (top.path().join("shared"), top.path().join("jvm"));
+        for (dir, within) in [("a", "lib/security"), ("b", "jre/lib/security"), ("none", "lib")] {
+            fs::create_dir_all(home.join(dir).join(within)).unwrap();
+        }
+        fs::write(&shared, "").unwrap();
+        std::os::unix::fs::symlink(&shared, home.join("a/lib/security/cacerts")).unwrap();
+        let own = home.join("b/jre/lib/security/cacerts");
+        fs::write(&own, "").unwrap();
+        let expected = [own, shared.clone()].map(|path| fs::canonicalize(path).unwrap());
+        assert_eq!(stores_at(&shared, &[home, top.path().join("absent")]), expected);
     }
 }
