@@ -11,7 +11,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::time::Duration;
 
 use cellule_snapshot::{Durability, Extent, SavedFiles};
-use cellule_supervisor::{SandboxName, SaveOutcome, SaveRequest};
+use cellule_supervisor::{SandboxName, SaveOutcome, SaveRequest, SecretValues};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::copy::{Unstarted, spec_of_copy};
@@ -92,7 +92,12 @@ impl Sandbox {
         }
         // Each start keeps a processor busy.
         let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let secrets = self.link_mut().secrets().await?;
+        // Most have none, and need not ask.
+        let secrets = if current.network.secrets.is_empty() {
+            SecretValues::default()
+        } else {
+            self.link_mut().secrets().await?
+        };
         let starts = copies.into_iter().map(|copy| {
             let secrets = secrets.clone();
             async { copy.launch(&host, secrets, None).await?.up().await }

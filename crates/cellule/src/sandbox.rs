@@ -83,9 +83,7 @@ impl Sandbox {
         secrets: SecretValues,
         image: Option<Image>,
     ) -> Result<Self, Error> {
-        for network in &spec.network.networks {
-            host.networks().find(network)?;
-        }
+        host.networks().check(&spec.network.networks)?;
         let link = cellule_supervisor::Sandbox::start(dir, &host.supervisor()?).await?;
         Self { host, name, spec, link, image }.with_secrets(secrets).await
     }

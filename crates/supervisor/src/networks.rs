@@ -110,7 +110,18 @@ impl Networks {
         Ok(all)
     }
 
-    /// The network of a name.
+    /// Whether all of these are there. Their members are not asked.
+    ///
+    /// # Errors
+    /// [`NetworksError::NotFound`], of the first that is not.
+    pub fn check(&self, names: &[NetworkName]) -> Result<(), NetworksError> {
+        match names.iter().find(|name| !self.path(name).is_dir()) {
+            Some(missing) => Err(NetworksError::NotFound(missing.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The network of a name, and which of its members answer.
     ///
     /// # Errors
     /// [`NetworksError::NotFound`], [`NetworksError::Directory`].
@@ -192,6 +203,9 @@ mod tests {
         assert!(networks.list().unwrap().is_empty());
         assert!(matches!(networks.remove(&name("back")), Err(NetworksError::NotFound(_))));
         networks.create(&name("back")).unwrap();
+        assert!(networks.check(&[name("back")]).is_ok());
+        let missing = networks.check(&[name("back"), name("front")]);
+        assert!(matches!(missing, Err(NetworksError::NotFound(missing)) if missing == name("front")));
         assert!(matches!(networks.create(&name("back")), Err(NetworksError::Exists(_))));
         networks.create(&name("apex")).unwrap();
 

@@ -24,9 +24,7 @@ impl Builder {
             told.event(event.clone());
             sink(&Progress::Image(event));
         });
-        for network in self.network.networks() {
-            self.host.networks().find(network)?;
-        }
+        self.host.networks().check(self.network.networks())?;
         let engine = self.engine.engine(self.host.qemu().map(PathBuf::from));
         // A host without an engine is known before an image is downloaded for nothing. Where all is here already, nobody waits
         // for the engine to say its version: the launch asks for it too.
