@@ -1,6 +1,7 @@
 //! Starts the machine of a sandbox: from its specification to an agent that answers.
 
 mod introduction;
+mod steps;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cellule_engine::{
-    ConfigError, ConsoleLog, CpuCount, Disk, Engine, EngineChoice, ExitReason, HostProcess, Kernel,
-    LaunchError, Machine, MachineConfig, MemorySize, SavedMachine, Start,
+    ConfigError, ConsoleLog, CpuCount, Disk, Engine, EngineChoice, ExitReason, Kernel, LaunchError, Machine,
+    MachineConfig, MemorySize, SavedMachine, Start,
 };
 use cellule_network::OpenConnection;
 use cellule_network::secrets::Secrets;
@@ -18,10 +19,11 @@ use cellule_protocol::client::{Limits, Session};
 use cellule_protocol::v1;
 use rustix::fs::{FlockOperation, flock};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use tokio::sync::mpsc;
 
 pub(crate) use self::introduction::nobodys;
 use self::introduction::{configuration, mac};
+use self::steps::cut;
+pub(crate) use self::steps::{Progress, Steps};
 use crate::directory::{LOGS, SAVED};
 use crate::disk;
 use crate::failure::{Failure, FailureKind};
@@ -32,7 +34,6 @@ use crate::record::StartRecord;
 use crate::saved::{self, SavedMain};
 use crate::secrets::{self, Vault};
 use crate::spec::SandboxSpec;
-use crate::status::Phase;
 use crate::warm;
 
 /// How long a guest may take to boot. An emulated one on a busy host needs some 20 s at worst.
@@ -42,9 +43,6 @@ const BOOT: Duration = Duration::from_secs(120);
 const RESTORED: Duration = Duration::from_secs(20);
 /// How long the agent may take to answer one call.
 const ANSWER: Duration = Duration::from_secs(60);
-/// How many steps of its boot a guest may tell, and how long its words may be.
-const GUEST_STEPS: usize = 64;
-const GUEST_WORDS: usize = 512;
 /// By which name the agent finds the disk with the image.
 const ROOTFS_SERIAL: &str = "rootfs";
 /// The same of the scratch disk, and what tells it that there is one.
@@ -68,45 +66,6 @@ pub(crate) struct Started {
     pub(crate) network: network::Running,
     /// The main program that it was saved with.
     pub(crate) main: Option<SavedMain>,
-}
-
-/// A step of the start that is done.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    pub(crate) phase: Phase,
-    /// The machine's processes, with the step that made them.
-    pub(crate) processes: Option<Vec<HostProcess>>,
-}
-
-/// Tells the steps of a start as they are done.
-#[derive(Debug, Clone)]
-pub(crate) struct Steps(mpsc::UnboundedSender<Progress>);
-
-impl Steps {
-    pub(crate) fn new(to: mpsc::UnboundedSender<Progress>) -> Self {
-        Self(to)
-    }
-
-    pub(crate) fn tell(&self, name: &str, begun: Instant) {
-        self.send(name, begun.elapsed(), false, None);
-    }
-
-    fn launched(&self, name: &str, begun: Instant, machine: &dyn Machine) {
-        self.send(name, begun.elapsed(), false, Some(machine.processes()));
-    }
-
-    /// What the guest says of its boot.
-    pub(crate) fn guests(&self, answer: &v1::HandshakeResponse) {
-        for step in answer.boot_steps.iter().take(GUEST_STEPS) {
-            self.send(&cut(&step.name), Duration::from_micros(step.took_us), true, None);
-        }
-    }
-
-    fn send(&self, name: &str, took: Duration, in_guest: bool, processes: Option<Vec<HostProcess>>) {
-        let phase = Phase { name: name.to_owned(), took, in_guest };
-        // Nobody needs to hear it.
-        drop(self.0.send(Progress { phase, processes }));
-    }
 }
 
 /// Starts the machine: restored, or booted where that cannot be.
@@ -337,11 +296,6 @@ fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| {
         Failure::new(FailureKind::Launch, format!("cannot open {}", path.display()), Some(&error))
     })
-}
-
-/// The guest's words, cut to a bounded length.
-fn cut(text: &str) -> String {
-    text.chars().take(GUEST_WORDS).collect()
 }
 
 fn no_descriptor(error: &std::io::Error) -> Failure {
