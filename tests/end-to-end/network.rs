@@ -248,6 +248,6 @@ fn sandboxes_on_a_network_reach_one_another_by_name_and_nobody_else_does() {
     for sandbox in [web, client, stranger, copy] {
         _ = sandbox.remove();
     }
-    assert_eq!(home.cellule(["network", "rm", "back"]).output().exits(0).out(), "back\n");
     leftovers::assert_none(&home);
+    assert_eq!(home.cellule(["network", "rm", "back"]).output().exits(0).out(), "back\n");
 }

@@ -73,6 +73,10 @@ pub fn assert_none(home: &Home) {
         left.extend(
             names(&home.path().join("images/tmp")).into_iter().map(|name| format!("images/tmp/{name}")),
         );
+        for network in names(&home.path().join("networks")) {
+            let members = names(&home.path().join("networks").join(&network)).into_iter();
+            left.extend(members.map(|id| format!("networks/{network}/{id}")));
+        }
         let half = names(&home.path().join("snapshots")).into_iter().filter(|name| name.starts_with('.'));
         left.extend(half.map(|name| format!("snapshots/{name}")));
         left

@@ -233,7 +233,10 @@ impl SandboxDir {
             // It never appeared, so that nobody needs to hear of its end.
             return remove(&self.path);
         }
-        let (name, image) = (self.name(), read_spec(&self.path).map(|spec| spec.image));
+        let (name, spec) = (self.name(), read_spec(&self.path).ok());
+        if let Some(spec) = &spec {
+            self.sandboxes.networks().leave(&self.id, &spec.network.networks);
+        }
         // Gone first and without its name then: the other way round a name would lead nowhere for a moment, and its
         // next owner could find it taken away.
         let gone = self.sandboxes.dir().join(format!("{GONE}{}", self.id));
@@ -246,7 +249,7 @@ impl SandboxDir {
             self.sandboxes.release_name(name, &self.id);
         }
         remove(&gone)?;
-        let image = image.unwrap_or_default();
+        let image = spec.map(|spec| spec.image).unwrap_or_default();
         self.sandboxes.events().append(&self.id, name.as_ref(), &image, Action::Destroy, []);
         Ok(())
     }
@@ -303,13 +306,15 @@ fn is_held(dir: &Path, lock: &File) -> io::Result<bool> {
     Ok(flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
-/// Removes a directory with all that is in it; others may be doing the same.
 pub(crate) fn remove(path: &Path) -> Result<(), DirectoryError> {
+    remove_all(path).map_err(|source| DirectoryError::write(path, source))
+}
+
+/// Removes a directory with all that is in it, if it is there; others may be doing the same.
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DirectoryError::Write { path: path.to_path_buf(), source: error })
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

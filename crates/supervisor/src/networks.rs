@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  networks/<name>/        a network
-//!  networks/<name>/<id>    the socket of a sandbox that is on it and runs; one that was killed leaves it behind
+//!  networks/<name>/<id>    the socket of a sandbox that is on it and runs; one that was killed leaves it behind, until
+//!                          it starts again or is removed
 //! ```
 //! There is nothing else to a network: whoever can open a socket there can reach its sandbox, and only its user can.
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use cellule_network::{Neighbourhood, neighbour_answers};
 
-use crate::directory::private_dir;
+use crate::directory::{private_dir, remove_all};
 use crate::name::{NetworkName, SandboxId};
 use crate::names;
 use crate::sandboxes::NAMES;
@@ -151,10 +152,19 @@ impl Networks {
             return Err(NetworksError::InUse { name: name.clone(), members });
         }
         let path = self.path(name);
-        // By another name nobody comes to it any more.
+        // By another name nobody comes to it any more. One that is there already a removal left that broke off.
         let gone = self.dir.join(format!(".gone-{}", name.as_str()));
-        let removed = fs::rename(&path, &gone).and_then(|()| fs::remove_dir_all(&gone));
+        let removed =
+            remove_all(&gone).and_then(|()| fs::rename(&path, &gone)).and_then(|()| remove_all(&gone));
         removed.map_err(|source| NetworksError::Directory { path, source })
+    }
+
+    /// Takes away what a sandbox that was killed left in its networks.
+    pub(crate) fn leave(&self, id: &SandboxId, names: &[NetworkName]) {
+        for name in names {
+            // What stays is in nobody's way, and goes with its network.
+            _ = fs::remove_file(self.path(name).join(id.as_str()));
+        }
     }
 }
 
@@ -211,6 +221,9 @@ mod tests {
 
         let dir = networks.path(&name("back"));
         drop(UnixListener::bind(dir.join("000000000000")).unwrap());
+        drop(UnixListener::bind(dir.join("111111111111")).unwrap());
+        networks.leave(&"111111111111".parse().unwrap(), &[name("back"), name("front")]);
+        assert!(!dir.join("111111111111").exists());
         let member = UnixListener::bind(dir.join("0123456789ab")).unwrap();
         let members: Vec<SandboxId> = vec!["0123456789ab".parse().unwrap()];
         let list = networks.list().unwrap();
@@ -218,7 +231,8 @@ mod tests {
         let refused = networks.remove(&name("back")).unwrap_err();
         assert_eq!(refused.to_string(), "a sandbox is on the network back");
         drop(member);
-        networks.remove(&name("back")).expect("what a killed sandbox left is in nobody's way");
+        fs::create_dir_all(networks.dir.join(".gone-back/left")).unwrap();
+        networks.remove(&name("back")).expect("what killed sandboxes and removals left is in nobody's way");
         assert_eq!(networks.list().unwrap().len(), 1);
         assert_eq!(fs::read_dir(home.path().join(NETWORKS)).unwrap().count(), 1);
     }

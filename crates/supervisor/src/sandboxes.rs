@@ -13,6 +13,7 @@ use crate::directory::{DirectoryError, NEW, SandboxDir, private_dir, try_lock};
 use crate::journal::{Action, Journal};
 use crate::name::{SandboxId, SandboxName};
 use crate::names;
+use crate::networks::Networks;
 use crate::record::Record;
 use crate::recovery;
 use crate::spec::SandboxSpec;
@@ -108,6 +109,11 @@ impl Sandboxes {
 
     pub(crate) fn path_of(&self, id: &SandboxId) -> PathBuf {
         self.dir().join(id.as_str())
+    }
+
+    /// What they reach one another on.
+    pub fn networks(&self) -> Networks {
+        Networks::at(&self.root)
     }
 
     /// What happens to them.
