@@ -2,6 +2,7 @@
 
 use cellule_tests::apart::{Apart, FAR_V4, FAR_V6};
 use cellule_tests::{Home, fixture, leftovers};
+use serde_json::Value;
 
 const VALUE: &str = "the-real-value-that-nobody-sees";
 
@@ -72,6 +73,12 @@ fn under_an_allow_list_a_name_opens_its_own_server_and_nothing_else_that_is_ther
     assert_eq!(code(&format!("http://{FAR_V4}/")), "200 0\n");
     for name in ["inside.test", "own.test"] {
         assert_eq!(code(&format!("http://{name}/")), refused, "{name}");
+    }
+    // Datagrams may be lost.
+    for (options, least) in [("", 4), ("-R -P 4", 4), ("-6", 4), ("-u -b 20M", 2)] {
+        let said = sh(&format!("iperf3 -J -c web.test -n 4M {options}")).exits(0).out();
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert!(said["end"]["sum_received"]["bytes"].as_u64() >= Some(least << 20), "{options}: {said}");
     }
     assert_eq!(sh("ping -q -c 1 web.test > /dev/null; echo $?").exits(0).out(), "0\n");
     _ = apart.cellule(&home, &["rm", "-f", "guest"]).output().exits(0);

@@ -1,7 +1,7 @@
-//! Two network namespaces of a test's own: one that sandboxes are run in, and one with a web server, as far from it as any on the internet.
+//! Two network namespaces of a test's own: one that sandboxes are run in, and one with servers, as far from it as any on the internet.
 //!
 //! ```text
-//!   sandboxes, 11.22.33.1 ── veth ── 11.22.33.2, nginx      the same with 2606:1::/64
+//!   sandboxes, 11.22.33.1 ── veth ── 11.22.33.2, nginx and iperf3      the same with 2606:1::/64
 //! ```
 //! Nothing leads out of them. They end with the processes in them.
 
@@ -29,13 +29,14 @@ unshare --net sh -c '
     ip link set lo up; echo "0 0" > /proc/sys/net/ipv4/ping_group_range; touch "$1/far"
     for _ in $(seq 400); do ip link show far >/dev/null 2>&1 && break; sleep 0.05; done
     ip address add 11.22.33.2/24 dev far; ip address add 2606:1::2/64 dev far nodad; ip link set far up
+    iperf3 -s >/dev/null &
     exec "$2" -e stderr -c "$1/nginx.conf" >/dev/null' sh "$1" "$2" &
 far=$!
 for _ in $(seq 400); do [ ! -e "$1/far" ] || break; sleep 0.05; done
 ip link add near type veth peer name far netns $far
 ip address add 11.22.33.1/24 dev near; ip address add 2606:1::1/64 dev near nodad; ip link set near up
-for address in 11.22.33.2 2606:1::2; do
-    for _ in $(seq 400); do (exec 3<> "/dev/tcp/$address/80") 2>/dev/null && break; sleep 0.05; done
+for server in 11.22.33.2/80 2606:1::2/80 11.22.33.2/5201; do
+    for _ in $(seq 400); do (exec 3<> "/dev/tcp/$server") 2>/dev/null && break; sleep 0.05; done
 done
 echo there
 exec cat
@@ -82,11 +83,12 @@ impl Apart {
                 "--pid",
                 "--fork",
                 "--kill-child",
-                "sh",
+                // Other shells have no /dev/tcp.
+                "bash",
                 "-c",
                 MAKE,
             ])
-            .arg("sh")
+            .arg("bash")
             .arg(dir.path())
             .arg(nginx)
             .stdin(Stdio::piped())
