@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Percentiles;
 use crate::Result;
 
 /// How long each throughput is measured, in seconds.
@@ -45,7 +46,7 @@ def connect():
     return s
 s = connect()
 times = []
-for _ in range(400):
+for _ in range(3000):
     begun = time.monotonic(); s.sendall(b"x"); s.recv(1); times.append(time.monotonic() - begun)
 found["round_trip_us"] = sorted(times)[len(times) // 2] * 1e6
 begun, count = time.monotonic(), 0
@@ -64,14 +65,22 @@ print("held", flush=True)
 time.sleep(600)
 "#;
 
-/// The address of a server in a network of its own.
-const APART_HOST: &str = "198.51.100.1";
-/// Starts that server in a network that only has it, and runs the rest of the words there.
+/// Starts a server in a network that only has it, and there a guest, whose rules change between one count and the next: first the one
+/// that allows the server, then a thousand before it. $1 is the server, $2 what counts, $3 how often; `cellule` and the image follow.
 const APART: &str = r#"
-ip link set lo up && ip address add 198.51.100.1/32 dev lo || exit 1
+set -e
+ip link set lo up; ip address add 198.51.100.1/32 dev lo
 python3 -c "$1" & server=$!
-shift; sleep 1; "$@"; code=$?
-kill $server; exit $code
+sleep 1
+guest=$("$4" run --quiet --detach --allow 198.51.100.1 "$5" sleep inf)
+trap '"$4" rm --force "$guest" >/dev/null; kill $server' EXIT
+denied=$(seq 0 999 | awk '{ printf " --deny=203.0.%d.%d", $1 / 250, $1 % 250 }')
+for _ in $(seq "$3"); do
+    for rules in "" "$denied"; do
+        "$4" network set "$guest" $rules --allow 198.51.100.1 >/dev/null
+        "$4" exec "$guest" python3 -c "$2" 198.51.100.1
+    done
+done
 "#;
 const SERVER: &str = "
 import socket
@@ -87,8 +96,8 @@ while time.monotonic() - begun < 5:
     count += 1
 print(count / (time.monotonic() - begun))
 ";
-/// How often that is done, each way in turn: one guest's figure says little.
-const TURNS: u32 = 4;
+/// How often that is done, each way in turn.
+const TURNS: usize = 6;
 
 /// What one kind of network does.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -142,11 +151,7 @@ impl Setting<'_> {
                 Err(error) => eprintln!("passt is left out: {error}"),
             }
         }
-        let mut counted = (0.0, 0.0);
-        for _ in 0..TURNS {
-            counted = (counted.0 + self.connections(0)?, counted.1 + self.connections(1000)?);
-        }
-        network.rules = Some((counted.0 / f64::from(TURNS), counted.1 / f64::from(TURNS)));
+        network.rules = Some(self.rules()?);
         network.supervisor_kib = Some(self.idle(echo)?);
         Ok(network)
     }
@@ -179,20 +184,31 @@ impl Setting<'_> {
         Ok(serde_json::from_str(line)?)
     }
 
-    /// New connections a second, with so many rules before the one that allows them, in a network of their own.
-    fn connections(&self, rules: u32) -> Result<f64> {
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--net", "sh", "-c", APART, "sh", SERVER]);
-        command.args(["timeout", LIMIT]).arg(self.program).env("CELLULE_HOME", self.home);
-        command.args(["run", "--quiet"]);
-        for number in 0..rules {
-            command.arg(format!("--deny=203.0.{}.{}", number / 250, number % 250));
-        }
-        command.arg(format!("--allow={APART_HOST}")).arg(self.image);
-        command.args(["python3", "-c", CONNECT, APART_HOST]).stdin(Stdio::null()).stderr(Stdio::inherit());
-        let output = command.output()?;
+    /// New connections a second, with one rule and with a thousand before it. It is one guest whose rules change: guests differ by more.
+    fn rules(&self) -> Result<(f64, f64)> {
+        let mut command = Command::new("timeout");
+        command.args([
+            LIMIT,
+            "unshare",
+            "--map-root-user",
+            "--net",
+            "sh",
+            "-c",
+            APART,
+            "sh",
+            SERVER,
+            CONNECT,
+        ]);
+        command.arg(TURNS.to_string()).arg(self.program).arg(self.image).env("CELLULE_HOME", self.home);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
         let said = String::from_utf8_lossy(&output.stdout);
-        Ok(said.trim().parse().map_err(|_| format!("the guest counted nothing: {said:?}"))?)
+        let counts = said.lines().map(str::parse).collect::<std::result::Result<Vec<f64>, _>>();
+        let counts = counts.ok().filter(|counts| counts.len() == 2 * TURNS);
+        let counts = counts.ok_or_else(|| format!("the guest counted something else: {said:?}"))?;
+        let median = |offset: usize| {
+            Percentiles::of_values(counts.iter().copied().skip(offset).step_by(2).collect()).p50
+        };
+        Ok((median(0), median(1)))
     }
 
     /// What a supervisor has of its own, before and after so many connections.
@@ -250,8 +266,32 @@ impl Network {
         self.networks.push((name.to_owned(), measured));
     }
 
+    /// Half of the guests of a network did no better.
+    fn median(&self, network: &str, figure: fn(&Throughput) -> f64) -> f64 {
+        let of_it = self.networks.iter().filter(|(name, _)| name == network);
+        Percentiles::of_values(of_it.map(|(_, measured)| figure(measured)).collect()).p50
+    }
+
     /// For people: what was not told on the way.
     pub(crate) fn show(&self) {
+        type Of = fn(&Throughput) -> f64;
+        let figures: [(&str, Of); 6] = [
+            ("bit/s out, 1 stream", |of| of.out_1),
+            ("bit/s out, 8 streams", |of| of.out_8),
+            ("bit/s in, 1 stream", |of| of.in_1),
+            ("bit/s in, 8 streams", |of| of.in_8),
+            ("round trip, µs", |of| of.round_trip_us),
+            ("connections/s", |of| of.connections),
+        ];
+        for (what, figure) in figures {
+            let [ours, user, passt] =
+                ["gateway", "user", "passt"].map(|network| self.median(network, figure));
+            println!(
+                "{what}: {ours:.4e}, {:.2} times the user network's, {:.2} times passt's (medians)",
+                ours / user,
+                ours / passt
+            );
+        }
         if let Some((none, many)) = self.rules {
             println!(
                 "connections a second: {none:.0} with one rule, {many:.0} with 1000 before it ({:+.1} %)",

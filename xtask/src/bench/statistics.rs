@@ -20,7 +20,8 @@ impl Percentiles {
         Self::of_values(times.iter().map(|time| time.as_secs_f64() * 1e3).collect())
     }
 
-    fn of_values(mut values: Vec<f64>) -> Self {
+    /// Of anything.
+    pub(crate) fn of_values(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         // The smallest value that so many percent of all do not exceed.
         let rank = |percent: usize| {
