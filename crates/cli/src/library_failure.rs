@@ -16,7 +16,8 @@ pub(crate) fn of(error: &Error) -> Failure {
             Failure::new(error.to_string()).hint("set CELLULE_HOME to an absolute path")
         }
         Error::Setup(source) => setup::failure(source),
-        Error::Images { source } | Error::Image { source, .. } => store::failure(error.to_string(), source),
+        Error::Images { source } => store::failure(error.to_string(), source),
+        Error::Image { name, source } => store::named_failure(error.to_string(), source, name),
         Error::Engine(source) => sandbox_failure::engine(source),
         Error::Machine(source) => {
             let failure = Failure::because("the machine cannot be as asked", source);

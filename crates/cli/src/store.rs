@@ -64,6 +64,15 @@ pub(crate) fn failure(message: impl Into<String>, error: &Error) -> Failure {
     }
 }
 
+/// The same for an image that was asked for by this name.
+pub(crate) fn named_failure(message: impl Into<String>, error: &Error, name: &str) -> Failure {
+    let failure = failure(message, error);
+    if matches!(error, Error::Registry(_)) && Path::new(name).exists() {
+        return failure.hint(format!("for what is here under this name: ./{name}"));
+    }
+    failure
+}
+
 fn registry_hint(failure: Failure, error: &RegistryError) -> Failure {
     match error {
         RegistryError::Denied { registry, .. } => {
@@ -81,5 +90,21 @@ fn registry_hint(failure: Failure, error: &RegistryError) -> Failure {
         }
         RegistryError::ServerError { .. } => failure.hint("the registry has trouble of its own; try again later"),
         _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_taken_for_an_image_of_a_registry_is_pointed_to() {
+        let error = || {
+            let (registry, what) = ("registry.example".to_owned(), "it".to_owned());
+            Error::Registry(RegistryError::NotFound { registry, what, detail: String::new() })
+        };
+        let rendered = |name| named_failure("cannot get it", &error(), name).render();
+        assert!(rendered("src/store.rs").contains("./src/store.rs"));
+        assert!(!rendered("src/none.rs").contains("./src/none.rs"));
     }
 }

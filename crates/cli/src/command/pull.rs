@@ -28,7 +28,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let images = store::open(home)?;
     let watch = Arc::new(Watch::new(arguments.quiet));
     let options = arguments.get.options(&watch);
-    let failed = |error| store::failure(format!("cannot pull {}", arguments.image), &error);
+    let failed =
+        |error| store::named_failure(format!("cannot pull {}", arguments.image), &error, &arguments.image);
     let source: Source =
         arguments.image.parse().map_err(|error| failed(cellule_image::Error::Source(error)))?;
     let image = super::runtime()?.block_on(images.pull(&source, Policy::Always, &options));
