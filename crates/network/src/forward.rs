@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub(crate) use self::datagrams::Clients;
 use crate::address::{GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6};
 use crate::gateway::{Account, Gateway};
+use crate::held::Held;
 use crate::limits::Limits;
 use crate::policy::Protocol;
 use crate::record::{Direction, Outcome};
@@ -304,7 +305,7 @@ fn knock(gateway: &Rc<Gateway>, own: IpAddr, guest: SocketAddr) -> Option<(Rc<Co
     let own = SocketAddr::new(own, port);
     let buffer = Limits::buffer(gateway.connections.count());
     let stack = Stack::new(own, Begin::Connect { guest }, buffer, seed)?;
-    let connection = Connection::new(stack, false);
+    let connection = Connection::new(stack, Held::Inbound);
     let kept =
         Connections::open(gateway, Key { guest_port: guest.port(), remote: own }, Rc::clone(&connection));
     Some((connection, kept))

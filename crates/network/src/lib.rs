@@ -12,6 +12,7 @@ pub mod dns;
 mod echo;
 mod forward;
 mod gateway;
+mod held;
 mod inspect;
 mod limits;
 mod link;

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 pub(crate) use self::far::Far;
 use crate::gateway::{Account, Gateway};
+use crate::held::Held;
 use crate::inspect::{Inspection, Spoken, Verdict, hold};
 use crate::policy::Name;
 use crate::record::{Outcome, REVOKED};
@@ -212,6 +213,14 @@ impl Relay<'_> {
     /// Puts between the two ends what has to be there.
     fn go_on(&mut self, spoken: Spoken, of_requests: Option<bool>, window: usize) -> Result<(), End> {
         let is_http = matches!(spoken, Spoken::Http(_));
+        let held = match &spoken {
+            Spoken::Tls(Some(name)) => Some(Held::To(name.clone())),
+            Spoken::Http(_) if of_requests.is_some() => Some(Held::ByRequest),
+            Spoken::Tls(None) | Spoken::Http(_) | Spoken::Other => None,
+        };
+        if let Some(held) = held {
+            self.connection.held.replace(held);
+        }
         if let Spoken::Tls(Some(name)) | Spoken::Http(Some(name)) = spoken {
             // A server that has spoken already does not wait for the client that would get secrets.
             if self.account.received == 0 {

@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::gateway::{Account, Gateway, Place};
+use crate::held::Held;
 use crate::inspect::Inspection;
 use crate::limits::Limits;
 use crate::neighbours;
@@ -99,13 +100,14 @@ pub(crate) struct Connection {
     pub(crate) woken: Notify,
     /// It may not go on.
     pub(crate) revoked: Notify,
-    /// Whether it was asked for by the guest, so that the policy has a say.
-    outbound: bool,
+    /// What the policy has to say of it.
+    pub(crate) held: RefCell<Held>,
 }
 
 impl Connection {
-    pub(crate) fn new(stack: Stack, outbound: bool) -> Rc<Self> {
-        Rc::new(Self { stack: RefCell::new(stack), woken: Notify::new(), revoked: Notify::new(), outbound })
+    pub(crate) fn new(stack: Stack, held: Held) -> Rc<Self> {
+        let (stack, held) = (RefCell::new(stack), RefCell::new(held));
+        Rc::new(Self { stack, woken: Notify::new(), revoked: Notify::new(), held })
     }
 
     pub(crate) fn take(&self, packet: &[u8], outbox: &Outbox) {
@@ -164,24 +166,22 @@ impl Connections {
 
     /// Breaks off what the policy does not allow any more.
     pub(crate) fn review(gateway: &Rc<Gateway>) {
-        let mut slots = gateway.connections.slots.borrow_mut();
-        slots.retain(|key, slot| {
-            let to = key.remote;
-            let allowed = match gateway.place(to.ip()) {
-                Place::Host => gateway.exposed.borrow().contains_key(&to.port()),
-                Place::Outside => gateway.allows(to, Protocol::Tcp),
-                Place::Gateway | Place::Nobody | Place::Neighbour => true,
-            };
-            match &slot.state {
-                State::Connecting(task) if !allowed => {
-                    task.abort();
-                    return false;
-                }
-                // Its own task tells the guest.
-                State::Open(connection) if connection.outbound && !allowed => connection.revoked.notify_one(),
-                _ => {}
+        gateway.connections.slots.borrow_mut().retain(|key, slot| match &slot.state {
+            // Decided on by the rules from before. The guest asks again.
+            State::Connecting(task)
+                if matches!(gateway.place(key.remote.ip()), Place::Host | Place::Outside) =>
+            {
+                task.abort();
+                false
             }
-            true
+            State::Connecting(_) => true,
+            State::Open(connection) => {
+                if !gateway.may_go_on(key.remote, &connection.held.borrow()) {
+                    // Its own task tells the guest.
+                    connection.revoked.notify_one();
+                }
+                true
+            }
         });
     }
 }
@@ -340,7 +340,7 @@ impl Connecting {
         };
         let buffer = Limits::buffer(gateway.connections.count());
         let Some(stack) = Stack::new(key.remote, Begin::Listen, buffer, gateway.seed()) else { return };
-        let connection = Connection::new(stack, true);
+        let connection = Connection::new(stack, Held::at_first(inspection.as_ref()));
         let kept = Connections::open(&gateway, key, Rc::clone(&connection));
         drop(freed);
         connection.take(&syn, &gateway.outbox);

@@ -1,6 +1,7 @@
 //! The gateway with a guest that is a TCP/IP stack of its own, over the same kind of socket as a machine's card.
 
 mod guest;
+mod held;
 mod hostile;
 mod inbound;
 mod names;

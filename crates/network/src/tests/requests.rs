@@ -13,14 +13,14 @@ use crate::secrets::{Given, SecretArgument, What};
 const ANSWER: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 
 /// A connection to an address that has several names.
-struct Talk {
-    scene: Scene,
-    socket: SocketHandle,
-    host: TcpStream,
+pub(super) struct Talk {
+    pub(super) scene: Scene,
+    pub(super) socket: SocketHandle,
+    pub(super) host: TcpStream,
 }
 
 /// Runs a test with a guest that has looked up `good.example` and is connected.
-fn talk(policy: Policy, secrets: Option<Rc<Secrets>>, test: impl AsyncFnOnce(Talk)) {
+pub(super) fn talk(policy: Policy, secrets: Option<Rc<Secrets>>, test: impl AsyncFnOnce(Talk)) {
     stage(async || {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let names = ["good.example", "also.good.example", "evil.example"].map(|name| (name, [8, 8, 4, 4]));
@@ -39,17 +39,17 @@ fn talk(policy: Policy, secrets: Option<Rc<Secrets>>, test: impl AsyncFnOnce(Tal
     });
 }
 
-fn allow_list() -> Policy {
+pub(super) fn allow_list() -> Policy {
     rules(None, &["allow good.example", "allow also.good.example"])
 }
 
-fn request(host: &str) -> String {
+pub(super) fn request(host: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")
 }
 
 impl Talk {
     /// A request that is let through and answered.
-    async fn passes(&mut self, request: &str) {
+    pub(super) async fn passes(&mut self, request: &str) {
         self.scene.guest.write(self.socket, request.as_bytes()).await;
         self.arrives(request).await;
         self.host.write_all(ANSWER.as_bytes()).await.unwrap();
@@ -57,7 +57,7 @@ impl Talk {
         assert_eq!(String::from_utf8_lossy(&heard), ANSWER);
     }
 
-    async fn arrives(&mut self, text: &str) {
+    pub(super) async fn arrives(&mut self, text: &str) {
         let mut heard = vec![0; text.len()];
         let mut count = 0;
         while count < heard.len() {
