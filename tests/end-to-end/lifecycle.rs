@@ -1,8 +1,9 @@
 //! The life of a sandbox in the background: made, started, stopped, started again, removed.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cellule_tests::{HANG, Home, binary, eventually, leftovers, processes};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -259,5 +260,13 @@ fn a_detached_run_that_fails_leaves_nothing() {
     let outcome = home.run(["--quiet", "-d", "base", "no-such-program"]).output().exits(127);
     assert_eq!(outcome.out(), "");
     _ = outcome.says(&["no-such-program"]);
+    leftovers::assert_none(&home);
+    // Before its machine is there; nobody waits for anybody then.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("{}:80", taken.local_addr().unwrap().port());
+    let begun = Instant::now();
+    let outcome = home.run(["--quiet", "-d", "-p", &port, "base", "true"]).output().exits(125);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    _ = outcome.says(&["cannot listen", "choose another port"]);
     leftovers::assert_none(&home);
 }

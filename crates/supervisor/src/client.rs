@@ -16,7 +16,7 @@ use cellule_protocol::client::{
 use cellule_protocol::supervisor::v1;
 use tokio::process::Child;
 
-use self::connection::{begin, reach, reap};
+use self::connection::{begin, reach, reap, reap_unless_settled};
 pub use self::error::{SandboxError, StartMainError};
 pub use self::slot::{Slot, SlotNews};
 pub use self::statuses::Statuses;
@@ -369,7 +369,7 @@ impl Sandbox {
 
     /// What became of a sandbox whose supervisor does not answer any more.
     async fn gone(&mut self) -> SandboxError {
-        let log = reap(&mut self.child, &self.path).await;
+        let log = reap_unless_settled(&mut self.child, &self.path).await;
         let begun = Instant::now();
         loop {
             match recovery::look(&self.sandboxes, &self.id) {

@@ -8,9 +8,10 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 
 use super::END;
-use crate::directory::LOGS;
+use crate::directory::{DirectoryError, LOGS, read_record};
 use crate::listener;
 use crate::log::SUPERVISOR_LOG;
+use crate::record::Record;
 use crate::state::State;
 
 /// How long the supervisor may take to answer: it has to, whatever the guest does.
@@ -27,7 +28,7 @@ pub(super) async fn reach(path: &Path) -> std::io::Result<UnixStream> {
         match listener::connect(path).await {
             Ok(stream) => return Ok(stream),
             Err(error) => {
-                let starting = crate::directory::read_record(path)
+                let starting = read_record(path)
                     .is_ok_and(|record| record.state == State::Starting && record.supervisor_pid.is_none());
                 if !starting || begun.elapsed() > LISTEN {
                     return Err(error);
@@ -58,6 +59,36 @@ pub(super) async fn reap(child: &mut Option<Child>, path: &Path) -> String {
     }
     let after = log_end(path);
     if after.is_empty() { before } else { after }
+}
+
+/// The same for who is still connected: a supervisor that has left its sandbox in order waits for us to hang up first.
+pub(super) async fn reap_unless_settled(child: &mut Option<Child>, path: &Path) -> String {
+    let Some(running) = child else { return log_end(path) };
+    let log = log_end(path);
+    tokio::select! {
+        biased;
+        _ = running.wait() => {}
+        settled = settled(path) => if settled {
+            return log;
+        },
+    }
+    reap(child, path).await
+}
+
+/// Waits until a sandbox's last state is on the disk, or its directory gone; not for ever.
+async fn settled(path: &Path) -> bool {
+    let is_live = |record: Result<Record, DirectoryError>| match record {
+        Ok(record) => record.state.is_live(),
+        Err(error) => !error.is_gone(),
+    };
+    let begun = Instant::now();
+    while is_live(read_record(path)) {
+        if begun.elapsed() > END {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
 }
 
 fn log_end(dir: &Path) -> String {
