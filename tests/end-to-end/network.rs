@@ -163,6 +163,19 @@ fn what_is_closed_while_it_runs_is_cut_and_stays_closed() {
 
     _ = home.cellule(["stop", "-t", "0", "web"]).output().exits(0);
     _ = home.cellule(["network", "set", "web", "--allow", "example.com"]).output().exits(0);
+    // So do ports: one that is taken meanwhile would keep it from starting.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let port = |words: &[&str]| home.cellule(["port"].iter().chain(words)).output();
+    _ = port(&["add", "web", &format!("{taken}:80"), "0:81"]).exits(0);
+    _ = port(&["add", "web", &format!("{taken}:82")]).exits(125).says(&["already"]);
+    _ = home.cellule(["start", "web"]).output().exits(125).says(&["cannot listen"]);
+    _ = port(&["rm", "web", &taken]).exits(0);
+    _ = port(&["rm", "web", &taken]).exits(125).says(&["does not lead", "port ls web"]);
+    let listed = port(&["ls", "web"]).exits(0).out();
+    assert!(listed.contains("127.0.0.1:0->81/tcp") && listed.contains("stopped"), "{listed}");
+    assert!(!listed.contains(&taken), "{listed}");
+    _ = home.cellule(["start", "web"]).output().exits(0);
     assert_eq!(sandbox.inspect()["network"]["rules"], json!(["allow example.com"]));
     _ = sandbox.remove();
     leftovers::assert_none(&home);
@@ -245,6 +258,8 @@ fn sandboxes_on_a_network_reach_one_another_by_name_and_nobody_else_does() {
     processes::kill(supervisor);
     let gone = client.exec(&[], &["nc", "-w", "20", &address, "80"]).output().exits(1);
     assert!(gone.err().contains("No route to host"), "{}", gone.err());
+    assert_eq!(home.ps(["-a"]).len(), 4);
+    assert!(!home.path().join("networks/back").join(web.id()).exists());
     for sandbox in [web, client, stranger, copy] {
         _ = sandbox.remove();
     }

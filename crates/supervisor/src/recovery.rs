@@ -91,6 +91,7 @@ fn recover(
         return Ok(None);
     }
     listener::remove(dir.path());
+    sandboxes.networks().leave(&spec.id, &spec.network.networks);
     _ = fs::remove_file(dir.path().join("agent.sock"));
     dir.write_record(&record)?;
     Ok(Some((spec, record)))
