@@ -203,6 +203,14 @@ fn a_secret_that_cannot_be_had_is_an_error_before_anything_runs() {
         .output()
         .exits(125)
         .says(&["kept nowhere", "env:"]);
+    // What could not start again is not stopped.
+    let words = ["run", "-d", "--name", "kept", "--secret", "T=env:KEPT@a.test", "base", "sleep", "inf"];
+    _ = home.cellule(words).env("KEPT", "hush-hush").output().exits(0);
+    let kept = home.named("kept");
+    _ = home.cellule(["restart", "kept"]).output().exits(125).says(&["the secret T", "KEPT"]);
+    assert_eq!(kept.sh("echo alive"), "alive\n");
+    _ = home.cellule(["restart", "-t", "0", "kept"]).env("KEPT", "hush-hush").output().exits(0);
+    _ = kept.remove();
     // A command that does not end has its limit, and leaves nothing.
     let late = home.run(["--secret", "T=cmd:sleep 1000@a.test", "base", "true"]).output().exits(125);
     assert!(late.err().contains("longer than 10 seconds"), "{}", late.err());

@@ -9,7 +9,7 @@ use cellule_network::secrets::placeholder;
 pub use cellule_network::secrets::{
     Secret, SecretArgument, SecretError, SecretRecord, SecretSpec, Source, SpecError, ValueError,
 };
-use cellule_supervisor::{GuestSecret, SandboxSpec, SecretValues};
+use cellule_supervisor::{Entry, GuestSecret, SandboxSpec, SecretValues};
 
 use crate::builder::authorities;
 use crate::{Error, Variables};
@@ -65,6 +65,15 @@ pub(crate) fn put(
     }
     spec.network.secrets = secrets;
     Ok(values)
+}
+
+/// Whether a sandbox can have its secrets when it is started again, as far as that shows before: variables are set, and no value was only
+/// said once.
+///
+/// # Errors
+/// [`Error::SecretLost`], [`Error::Secret`].
+pub fn check(sandbox: &Entry) -> Result<(), Error> {
+    again(&sandbox.spec).map(drop)
 }
 
 /// The values of a sandbox's secrets, when it is started again.

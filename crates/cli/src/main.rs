@@ -78,8 +78,8 @@ fn main() -> ExitCode {
 fn hint(error: &clap::Error) -> Option<&'static str> {
     match error.get(clap::error::ContextKind::InvalidArg)? {
         clap::error::ContextValue::String(word) => match word.as_str() {
-            "-p" | "-v" | "--publish" | "--volume" | "--network" => {
-                Some("cellule: networks, ports and volumes are not in this version\n")
+            "-v" | "--volume" => {
+                Some("cellule: volumes are not in this version; cellule cp copies files in and out\n")
             }
             _ => None,
         },

@@ -72,13 +72,13 @@ pub(crate) struct NetworkOptions {
     /// Ask this name server in place of those that this host asks
     #[arg(long, value_name = "IP[:PORT]", value_parser = parse_server)]
     dns: Vec<SocketAddr>,
-    /// Look for short names in this domain, in place of those that this host looks in
+    /// Look for short names in this domain; only with --dns, else in those that this host looks in
     #[arg(long, value_name = "DOMAIN", requires = "dns")]
     dns_search: Vec<String>,
     /// Let programs look up the names in this host's /etc/hosts
     #[arg(long)]
     host_names: bool,
-    /// The most that programs may send, and get, each second
+    /// The most that programs may send, and get, each second, in bytes: 10m is ten mebibytes
     #[arg(long, value_name = "SIZE", value_parser = parse_bandwidth)]
     bandwidth: Option<u64>,
     /// The most connections that programs may begin each second
@@ -104,7 +104,7 @@ impl NetworkOptions {
         builder = rules.into_iter().fold(builder, Builder::rule);
         builder =
             self.publish.iter().flat_map(|forwards| &forwards.0).fold(builder, |b, forward| b.port(*forward));
-        builder = self.expose_host.iter().fold(builder, |b, (port, guest)| b.expose_host(*port, *guest));
+        builder = self.exposed()?.into_iter().fold(builder, |b, (guest, port)| b.expose_host(port, guest));
         let (dns, search) = if self.dns.is_empty() {
             (&defaults.dns, &defaults.dns_search)
         } else {
@@ -132,8 +132,7 @@ impl NetworkOptions {
         let said = self.policy()?;
         let policy = said.is_given().then(|| said.policy(defaults)).transpose()?;
         let ports = self.publish.iter().flat_map(|forwards| forwards.0.iter().copied());
-        let exposed: BTreeMap<u16, u16> =
-            self.expose_host.iter().map(|(port, guest)| (*guest, *port)).collect();
+        let exposed = self.exposed()?;
         Ok(NetworkChanges {
             policy,
             ports: (!self.publish.is_empty()).then(|| ports.collect()),
@@ -145,6 +144,21 @@ impl NetworkOptions {
             secrets: self.secrets.all()?,
             networks: self.joined().collect(),
         })
+    }
+
+    /// The host's port for each that programs have for it.
+    fn exposed(&self) -> Result<BTreeMap<u16, u16>, Failure> {
+        let mut exposed = BTreeMap::new();
+        for (port, guest) in &self.expose_host {
+            if let Some(other) = exposed.insert(*guest, *port).filter(|other| other != port) {
+                let message =
+                    format!("--expose-host: programs cannot have both {other} and {port} at port {guest}");
+                return Err(
+                    Failure::new(message).hint(format!("give one of them another number: {port}:PORT"))
+                );
+            }
+        }
+        Ok(exposed)
     }
 
     /// What is said of what programs may reach.
@@ -349,6 +363,16 @@ mod tests {
         assert_eq!(said.policy.map(|policy| policy.base()), Some(Base::None));
         assert_eq!(said.exposed, Some(BTreeMap::from([(15432, 5432)])));
         assert_eq!(said.ports, None);
+    }
+
+    #[test]
+    fn two_services_of_the_host_have_two_ports() {
+        let exposed = |words: &[&str]| {
+            let words = words.iter().flat_map(|word| ["--expose-host", *word]);
+            Program::try_parse_from(["x"].into_iter().chain(words)).unwrap().network.exposed()
+        };
+        assert_eq!(exposed(&["80", "8080", "80"]).unwrap(), BTreeMap::from([(80, 80), (8080, 8080)]));
+        assert!(exposed(&["80", "8080:80"]).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use cellule_network::policy::{Policy, Protocol};
 use cellule_network::{Answer, Forward, ForwardStatus, Whom};
 
-use cellule_supervisor::Entry;
+use cellule_supervisor::{Entry, NetworkSpec};
 
 use super::Sandbox;
 use crate::{Error, Host};
@@ -16,9 +16,52 @@ impl Host {
     /// # Errors
     /// It runs, or is gone.
     pub fn set_policy(&self, entry: &Entry, policy: &Policy) -> Result<(), Error> {
+        self.change_network(entry, |network| {
+            network.policy = policy.clone();
+            Ok(())
+        })
+    }
+
+    /// Has a port of this host lead into a sandbox that does not run, when it is started again.
+    ///
+    /// # Errors
+    /// The port leads into it already; it runs, or is gone.
+    pub fn add_port(&self, entry: &Entry, forward: Forward) -> Result<(), Error> {
+        self.change_network(entry, |network| {
+            let is_same = |other: &Forward| other.host == forward.host && other.protocol == forward.protocol;
+            if forward.host.port() != 0 && network.ports.iter().any(is_same) {
+                let (value, why) = (forward.host.to_string(), "it leads into the sandbox already");
+                return Err(Error::Option { option: "port", value, why });
+            }
+            network.ports.push(forward);
+            Ok(())
+        })
+    }
+
+    /// Has a port of this host not lead any more into a sandbox that does not run.
+    ///
+    /// # Errors
+    /// It does not; the sandbox runs, or is gone.
+    pub fn remove_port(&self, entry: &Entry, host: SocketAddr, protocol: Protocol) -> Result<(), Error> {
+        self.change_network(entry, |network| {
+            let before = network.ports.len();
+            network.ports.retain(|forward| forward.host != host || forward.protocol != protocol);
+            if network.ports.len() < before {
+                return Ok(());
+            }
+            let (value, why) = (host.to_string(), "it does not lead into the sandbox");
+            Err(Error::Option { option: "port", value, why })
+        })
+    }
+
+    fn change_network(
+        &self,
+        entry: &Entry,
+        change: impl FnOnce(&mut NetworkSpec) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let dir = self.sandboxes()?.lock(&entry.spec.id)?;
         let mut spec = dir.spec()?;
-        spec.network.policy = policy.clone();
+        change(&mut spec.network)?;
         Ok(dir.update_spec(&spec)?)
     }
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use cellule::network::{Forward, ForwardStatus, Protocol};
+use cellule::{Entry, Host, Sandbox};
 use serde::Serialize;
 
 use crate::each::code;
@@ -12,7 +13,7 @@ use crate::listing::{FormatOption, Row};
 use crate::ports::{Forwards, parse_ports, split_protocol};
 use crate::{completion, host, library_failure, ports};
 
-/// List, add and remove ports of this host that lead into a running sandbox
+/// List, add and remove ports of this host that lead into a sandbox; if it does not run, for when it is started again
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// List them, and whether somebody in the sandbox answers now
@@ -29,7 +30,7 @@ pub(crate) enum Command {
         /// The sandbox's name, or what its id begins with
         #[arg(add = completion::sandbox())]
         sandbox: String,
-        /// Such as 8080:80, 127.0.0.1:0:80 (any that is free), 80 (the same) or 5353:53/udp
+        /// Such as 8080:80, 127.0.0.1:0:80 (any that is free), 80 (any that is free, to 80) or 5353:53/udp
         #[arg(required = true, value_name = "[IP:]HOST:GUEST[/tcp|udp]", value_parser = parse_ports)]
         ports: Vec<Forwards>,
     },
@@ -72,18 +73,57 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     })
 }
 
+/// A sandbox whose ports are to be seen or changed.
+enum Target {
+    Running(Box<Sandbox>),
+    /// What is changed is so when it is started again.
+    Stopped(Host, Box<Entry>),
+}
+
+impl Target {
+    async fn find(name: &str) -> Result<Self, Failure> {
+        let failed = |error: cellule::Error| library_failure::of(&error);
+        let host = host::locate()?;
+        let entry = host.find(name).map_err(failed)?;
+        if entry.is_live() {
+            return Ok(Self::Running(Box::new(Sandbox::open(host, entry).await.map_err(failed)?)));
+        }
+        Ok(Self::Stopped(host, Box::new(entry)))
+    }
+
+    async fn add(&mut self, forward: Forward) -> Result<Forward, cellule::Error> {
+        match self {
+            Self::Running(sandbox) => sandbox.add_port(forward).await,
+            Self::Stopped(host, entry) => host.add_port(entry, forward).map(|()| forward),
+        }
+    }
+
+    async fn remove(&mut self, place: Place) -> Result<(), cellule::Error> {
+        let Place { host: at, protocol } = place;
+        match self {
+            Self::Running(sandbox) => sandbox.remove_port(at, protocol).await,
+            Self::Stopped(host, entry) => host.remove_port(entry, at, protocol),
+        }
+    }
+}
+
 async fn list(name: &str, format: FormatOption) -> Result<ExitCode, Failure> {
-    let statuses = host::connect(name).await?.ports().await.map_err(|error| library_failure::of(&error))?;
-    let rows: Vec<Line> = statuses.into_iter().map(Line::of).collect();
+    let rows: Vec<Line> = match Target::find(name).await? {
+        Target::Running(mut sandbox) => {
+            let statuses = sandbox.ports().await.map_err(|error| library_failure::of(&error))?;
+            statuses.into_iter().map(Line::of).collect()
+        }
+        Target::Stopped(_, entry) => entry.spec.network.ports.iter().copied().map(Line::stopped).collect(),
+    };
     crate::answer(&format.render(&rows, false)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn add(name: &str, ports: &[Forwards]) -> Result<ExitCode, Failure> {
-    let mut sandbox = host::connect(name).await?;
+    let mut sandbox = Target::find(name).await?;
     let mut failed = false;
     for forward in ports.iter().flat_map(|forwards| &forwards.0) {
-        match sandbox.add_port(*forward).await {
+        match sandbox.add(*forward).await {
             Ok(added) => crate::answer(&format!("{}\n", added.host))?,
             Err(error) => {
                 let mut failure =
@@ -98,11 +138,11 @@ async fn add(name: &str, ports: &[Forwards]) -> Result<ExitCode, Failure> {
 }
 
 async fn remove(name: &str, places: &[Place]) -> Result<ExitCode, Failure> {
-    let mut sandbox = host::connect(name).await?;
+    let mut sandbox = Target::find(name).await?;
     let mut failed = false;
-    for Place { host, protocol } in places {
-        match sandbox.remove_port(*host, *protocol).await {
-            Ok(()) => crate::answer(&format!("{host}\n"))?,
+    for place in places {
+        match sandbox.remove(*place).await {
+            Ok(()) => crate::answer(&format!("{}\n", place.host))?,
             Err(error) => {
                 let hint = format!("those that there are: cellule port ls {name}");
                 crate::say(&library_failure::of(&error).hint(hint).render());
@@ -118,11 +158,16 @@ async fn remove(name: &str, places: &[Place]) -> Result<ExitCode, Failure> {
 struct Line {
     #[serde(flatten)]
     forward: Forward,
-    /// up or waiting.
+    /// up, waiting or stopped.
     state: &'static str,
 }
 
 impl Line {
+    /// Of a sandbox that does not run.
+    fn stopped(forward: Forward) -> Self {
+        Self { forward, state: "stopped" }
+    }
+
     fn of(ForwardStatus { forward, is_up }: ForwardStatus) -> Self {
         Self { forward, state: if is_up { "up" } else { "waiting" } }
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cellule::{Host, StopOptions};
+use cellule::{Host, StopOptions, secrets};
 
 use super::{start, stop};
 use crate::each::each;
@@ -40,6 +40,8 @@ async fn restart(host: &Host, name: &str, options: StopOptions) -> Result<(), Fa
         ))
         .hint("make it without --rm"));
     }
+    // What could not start again is better left as it is.
+    secrets::check(&entry).map_err(|error| library_failure::of(&error))?;
     // It may get another name meanwhile.
     let id = entry.spec.id.to_string();
     stop::stop(host, entry, options).await?;
