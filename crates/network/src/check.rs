@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, Query};
+use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr;
 
 use crate::address::HOST_NAME;
 use crate::dns::{Admission, Gate, Over, RecordType};
 use crate::gateway::{Gateway, Place, destination};
 use crate::policy::{Name, Protocol};
+use crate::tcp::DNS_PORT;
 
 /// What a question is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,15 +63,23 @@ pub(crate) async fn check(gateway: Rc<Gateway>, whom: Whom, port: u16, protocol:
         }];
     }
     let found = Found::default();
+    let mut failed = false;
     for kind in [RecordType::A, RecordType::AAAA] {
         if let Some(query) = query(&name, kind) {
-            _ = gateway.dns.answer(&query, Over::Tcp, &found).await;
+            let answer = gateway.dns.answer(&query, Over::Tcp, &found).await;
+            failed |= answer
+                .and_then(|answer| Message::from_vec(&answer).ok())
+                .is_none_or(|answer| answer.metadata.response_code == ResponseCode::ServFail);
         }
     }
     let found = found.0.into_inner();
     if found.is_empty() {
-        let reason = "the host's name servers give no address for it".to_owned();
-        return vec![Answer { address: None, allowed: false, reason }];
+        let reason = if failed {
+            "the name servers do not answer, or not what can be used"
+        } else {
+            "the name servers give no address for it"
+        };
+        return vec![Answer { address: None, allowed: false, reason: reason.to_owned() }];
     }
     let of =
         |address| of_address(&gateway, SocketAddr::new(address, port), protocol, std::slice::from_ref(&name));
@@ -81,6 +90,10 @@ fn of_address(gateway: &Gateway, to: SocketAddr, protocol: Protocol, names: &[Na
     let address = Some(to.ip());
     match gateway.place(to.ip()) {
         Place::Outside => {}
+        Place::Gateway if to.port() == DNS_PORT && protocol != Protocol::Icmp => {
+            let reason = "it is the sandbox's name server".to_owned();
+            return Answer { address, allowed: true, reason };
+        }
         Place::Host if protocol != Protocol::Icmp => return of_host(gateway, address, to.port()),
         Place::Neighbour => {
             let reason = gateway.neighbours.reason(to.ip());

@@ -83,9 +83,9 @@ pub(crate) struct Rates {
 impl Rates {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            sent: Rate::new(limits.bandwidth),
-            received: Rate::new(limits.bandwidth),
-            connections: Rate::new(limits.connection_rate),
+            sent: Rate::of_bytes(limits.bandwidth),
+            received: Rate::of_bytes(limits.bandwidth),
+            connections: Rate::of_connections(limits.connection_rate),
         }
     }
 }

@@ -185,10 +185,10 @@ impl Policy {
                 return Decision { allowed, reason: Reason::Rule(index), by_name };
             }
         }
-        let opens =
-            |rule: &Rule| rule.action() == Action::Allow && matches!(rule.target(), Target::Network(_));
+        let mut allowing = self.rules.iter().filter(|rule| rule.action() == Action::Allow).peekable();
+        let only_addresses = allowing.peek().is_some() && allowing.all(|rule| !rule.goes_by_name());
         match self.base {
-            Base::None if self.rules.iter().any(opens) => Decision::refuse(Reason::OnlyAddresses),
+            Base::None if only_addresses => Decision::refuse(Reason::OnlyAddresses),
             Base::None => Decision::refuse(Reason::Base(self.base)),
             Base::Public | Base::All => Decision::allow(Reason::Base(self.base)),
         }

@@ -180,6 +180,8 @@ impl Relay<'_> {
         if stack.is_over() {
             return Err(match self.ended {
                 Ended { guest: true, far: true } => (Outcome::Closed, None),
+                // Whoever has let go of TLS does not hear its end, which is said all the same.
+                Ended { guest: true, .. } if self.intercepted.is_some() => (Outcome::Closed, None),
                 _ => (Outcome::Reset, Some("the guest broke it off".to_owned())),
             });
         }

@@ -10,6 +10,8 @@
 //! The guest hears nothing before the other side has answered, so that what it hears is true. A second SYN while the first
 //! one's connection is being made says nothing new.
 
+mod refusal;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -24,6 +26,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use self::refusal::{LET_GO, failed, prohibit, refuse};
 use crate::gateway::{Account, Gateway, Place};
 use crate::held::Held;
 use crate::inspect::Inspection;
@@ -40,6 +43,8 @@ use crate::udp;
 
 /// How long the other side may take to answer: a guest's own patience is about as long.
 pub(crate) const CONNECT: Duration = Duration::from_secs(60);
+/// How long a connection may wait for its turn, where their rate is limited: programs wait for longer before they give up.
+const TURN: Duration = Duration::from_secs(30);
 /// The longest first segment: 120 bytes of headers, and data that nobody is to send with it.
 const SYN_MAX: usize = 2048;
 /// Where names are asked for.
@@ -61,13 +66,6 @@ pub struct OpenConnection {
     /// The other end.
     pub remote: SocketAddr,
 }
-
-/// How long a guest may take to let go of a socket that it has just begun to connect.
-const LET_GO: Duration = Duration::from_millis(5);
-/// A guest that asks within this time for what it was refused has not heard of it.
-const ASKS_AGAIN: Duration = Duration::from_secs(4);
-/// How many that were refused are remembered.
-const REFUSED: usize = 64;
 
 /// The connections of a guest.
 #[derive(Debug, Default)]
@@ -220,24 +218,16 @@ pub(crate) fn take(gateway: &Rc<Gateway>, packet: &Packet<'_>, segment: &TcpPack
 /// Begins a connection that the guest asks for.
 fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
     let count = gateway.connections.count();
+    let turn = gateway.rates.connections.delay();
     // It will ask again, and may find room then.
-    if count >= gateway.limits.connections
-        || packet.bytes.len() > SYN_MAX
-        || gateway.rates.connections.allows() == 0
-    {
+    if count >= gateway.limits.connections || packet.bytes.len() > SYN_MAX || turn > TURN {
         return;
     }
-    let mut account = Account::new(Protocol::Tcp, key.remote, key.guest_port);
+    let account = Account::new(Protocol::Tcp, key.remote, key.guest_port);
     let begun = match gateway.place(key.remote.ip()) {
         Place::Gateway if key.remote.port() == DNS_PORT => Some((Target::Dns, account, None)),
         Place::Gateway => refuse(gateway, packet),
-        Place::Host => match gateway.exposed(&mut account) {
-            Some(service) => {
-                let inspection = Inspection::of_secrets(gateway.secrets.is_some());
-                Some((Target::Host(service), account, inspection))
-            }
-            None => refuse(gateway, packet),
-        },
+        Place::Host => exposed(gateway, packet, account),
         Place::Nobody => {
             reply::unreachable(&gateway.outbox, packet, Unreachable::Host);
             None
@@ -247,8 +237,8 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
     };
     let Some((target, account, inspection)) = begun else { return };
     gateway.rates.connections.spend(1);
-    let task =
-        Connecting { gateway: Rc::clone(gateway), key, syn: packet.bytes.to_vec(), account, inspection };
+    let syn = packet.bytes.to_vec();
+    let task = Connecting { gateway: Rc::clone(gateway), key, syn, account, inspection, turn };
     let task = tokio::task::spawn_local(task.run(target));
     // It has not run yet: it is this thread's, which is here.
     gateway.connections.put(key, State::Connecting(task.abort_handle()));
@@ -256,11 +246,14 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
 
 type Begun = Option<(Target, Account, Option<Inspection>)>;
 
-fn refuse(gateway: &Gateway, packet: &Packet<'_>) -> Begun {
-    if let crate::packet::Payload::Tcp(segment) = &packet.payload {
-        reply::reset(&gateway.outbox, packet.to, segment);
+fn exposed(gateway: &Gateway, packet: &Packet<'_>, mut account: Account) -> Begun {
+    if let Some(service) = gateway.exposed(&mut account) {
+        let inspection = Inspection::of_secrets(gateway.secrets.is_some());
+        return Some((Target::Host(service), account, inspection));
     }
-    None
+    account.reason = format!("no port of the host is exposed as {}", account.remote.port());
+    gateway.record(account, Outcome::Denied, None);
+    refuse(gateway, packet)
 }
 
 fn outside(gateway: &Rc<Gateway>, packet: &Packet<'_>, mut account: Account) -> Begun {
@@ -272,34 +265,6 @@ fn outside(gateway: &Rc<Gateway>, packet: &Packet<'_>, mut account: Account) -> 
     let has_secrets = gateway.secrets.is_some();
     let inspection = Inspection::needed(&gateway.policy.borrow(), decision.by_name, has_secrets);
     Some((Target::Host(account.remote), account, inspection))
-}
-
-/// Tells the guest that a connection may not be. A kernel takes an error for its socket only once whoever connects has let go of
-/// it, which a guest that was answered at once has not; else it asks again, a second later. So the answer takes its time, and one that asks again all
-/// the same gets a reset, which waits for the socket.
-fn prohibit(gateway: &Rc<Gateway>, packet: &Packet<'_>, account: Account) {
-    let key = Key { guest_port: account.guest_port, remote: account.remote };
-    let refused = &gateway.connections.refused;
-    if refused.borrow().iter().any(|(known, since)| *known == key && since.elapsed() < ASKS_AGAIN) {
-        refuse(gateway, packet);
-        return;
-    }
-    gateway.record(account, Outcome::Denied, None);
-    let mut recent = refused.borrow_mut();
-    // Whoever asks faster than that is no program that waits for an answer.
-    if recent.len() == REFUSED && recent.front().is_some_and(|(_, since)| since.elapsed() < LET_GO) {
-        refuse(gateway, packet);
-        return;
-    }
-    if recent.len() == REFUSED {
-        recent.pop_front();
-    }
-    recent.push_back((key, Instant::now()));
-    let (gateway, to, syn) = (Rc::clone(gateway), packet.to, packet.bytes.to_vec());
-    tokio::task::spawn_local(async move {
-        tokio::time::sleep(LET_GO).await;
-        reply::quote(&gateway.outbox, to, &syn, Unreachable::Prohibited);
-    });
 }
 
 /// What a connection leads to.
@@ -322,14 +287,19 @@ struct Connecting {
     syn: Vec<u8>,
     account: Account,
     inspection: Option<Inspection>,
+    /// How long it waits until it is its turn.
+    turn: Duration,
 }
 
 impl Connecting {
     async fn run(self, target: Target) {
-        let Self { gateway, key, syn, mut account, inspection } = self;
+        let Self { gateway, key, syn, mut account, inspection, turn } = self;
         let number = gateway.connections.slots.borrow().get(&key).map(|slot| slot.number);
         // Freed if it does not come about, or this is aborted.
         let freed = Freed { gateway: Rc::clone(&gateway), key, number };
+        if !turn.is_zero() {
+            tokio::time::sleep(turn).await;
+        }
         let connected = timeout(CONNECT, connect(&gateway, target, &mut account)).await;
         let far = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(far) => far,
@@ -374,27 +344,5 @@ impl Drop for Freed {
         if let Some(number) = self.number {
             self.gateway.connections.remove(&self.key, number);
         }
-    }
-}
-
-/// Tells the guest why its connection did not come about.
-fn failed(gateway: &Gateway, key: Key, syn: &[u8], account: Account, error: &io::Error) {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NetworkUnreachable};
-    match error.kind() {
-        ConnectionRefused | ConnectionReset => reset_first(gateway, key.remote.ip(), syn),
-        NetworkUnreachable => reply::quote(&gateway.outbox, key.remote.ip(), syn, Unreachable::Network),
-        _ => reply::quote(&gateway.outbox, key.remote.ip(), syn, Unreachable::Host),
-    }
-    gateway.record(account, Outcome::Failed, Some(error.to_string()));
-}
-
-/// Resets what a first segment asked for.
-fn reset_first(gateway: &Gateway, remote: IpAddr, syn: &[u8]) {
-    let header = match remote {
-        IpAddr::V4(_) => syn.first().map_or(0, |first| usize::from(first & 0xf) * 4),
-        IpAddr::V6(_) => 40,
-    };
-    if let Some(Ok(segment)) = syn.get(header..).map(TcpPacket::new_checked) {
-        reply::reset(&gateway.outbox, remote, &segment);
     }
 }

@@ -71,7 +71,7 @@ fn a_refusal_without_a_rule_says_what_refused() {
     );
     assert_eq!(
         why(&public, "127.0.0.1:80", &[]),
-        "no: 127.0.0.1 is a loopback address, which is never reached"
+        "no: 127.0.0.1 is a loopback address, which is never reached; --expose-host leads to this host's services"
     );
     let own = Destination {
         address: "1.1.1.1".parse().unwrap(),

@@ -327,3 +327,21 @@ fn a_service_of_the_hosts_loopback_is_reached_only_where_it_is_exposed() {
         assert_eq!((packet[20], packet[21]), (3, 1));
     });
 }
+
+#[test]
+fn connections_beyond_their_rate_have_their_turn_in_the_order_in_which_they_came() {
+    let (listener, address) = std_server();
+    let limits = Limits { connection_rate: Some(10), ..Limits::default() };
+    let setting = Setting { redirect: vec![(ELSEWHERE, address)], limits, ..Setting::default() };
+    scene(setting, |mut scene| async move {
+        let begun = std::time::Instant::now();
+        let sockets: Vec<_> = (5000..5025).map(|port| scene.guest.connect(port, ELSEWHERE)).collect();
+        for socket in sockets {
+            scene.guest.until(socket, |socket| socket.may_send()).await;
+        }
+        // Ten at once, the others at ten a second; dropped ones would ask again after a second, and three, and seven.
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(1400) && took < Duration::from_secs(4), "{took:?}");
+        drop(listener);
+    });
+}
