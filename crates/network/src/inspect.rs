@@ -5,9 +5,12 @@
 //! name that it looked up; on every port, for a guest chooses the port. Nothing of what it says is passed on before. TLS says it once;
 //! HTTP with each request, of which the first is looked at here, and the others where they pass (`requests`).
 //!
+//! Servers are generous, each in its own way: some skip blanks before a request, some an alert before TLS. What one of them may take
+//! for either is not passed on as something else; where rules have names, it is refused if it cannot be read here, as is HTTP/2 in the clear.
+//!
 //! Under an allow-list this is strict: TLS without a server name or with an encrypted one (ECH, which hides the name that counts, and
-//! whose decoys look the same) is refused, as is HTTP/2 in the clear. What is neither TLS nor HTTP passes, to addresses of allowed
-//! names only: there is no name in it to be held to.
+//! whose decoys look the same) is refused. What is neither TLS nor HTTP passes, to addresses of allowed names only: there is no name in it
+//! to be held to.
 
 mod hello;
 mod http;
@@ -20,6 +23,8 @@ use crate::policy::{Name, Policy};
 
 /// How long a guest may take from the first byte to the last that is needed.
 const WITHIN: Duration = Duration::from_secs(10);
+/// The same where nothing is refused, for what does not begin like TLS.
+const BRIEFLY: Duration = Duration::from_secs(1);
 /// How long what it says first may be.
 pub(crate) const LONGEST: usize = 64 << 10;
 
@@ -108,10 +113,14 @@ impl Inspection {
             // A server may speak first, and a client never.
             return if is_whole { Verdict::Passes(Spoken::Other) } else { Verdict::Wait };
         }
-        let late = *self.deadline.get_or_insert_with(|| Instant::now() + WITHIN) <= Instant::now();
+        let within = if self.has_rules || said.first() == Some(&hello::RECORD) { WITHIN } else { BRIEFLY };
+        let late = *self.deadline.get_or_insert_with(|| Instant::now() + within) <= Instant::now();
         let refused = |name, why: &str| Verdict::Refused((name, why.to_owned()));
         match see(said) {
             Seen::Incomplete if !is_whole && !late && said.len() < LONGEST => Verdict::Wait,
+            Seen::Incomplete | Seen::Broken | Seen::Http2 if !self.has_rules => {
+                Verdict::Passes(Spoken::Other)
+            }
             Seen::Incomplete | Seen::Broken => {
                 refused(None, "it begins like TLS or HTTP, and cannot be read")
             }
@@ -122,7 +131,7 @@ impl Inspection {
             Seen::Tls { server: None, .. } if self.by_name => {
                 refused(None, "the TLS client names no server, so that there is no name to hold to the rules")
             }
-            Seen::Http2 if self.by_name => {
+            Seen::Http2 => {
                 refused(None, "HTTP/2 without TLS is not read, so that it cannot be held to the rules")
             }
             Seen::Tls { server: Some(name), .. } => match judged(&name, "the TLS server's name", judge) {
@@ -134,7 +143,7 @@ impl Inspection {
                 Err(why) => Verdict::Refused((host, why)),
             },
             Seen::Tls { server: None, .. } => Verdict::Passes(Spoken::Tls(None)),
-            Seen::Http2 | Seen::Other => Verdict::Passes(Spoken::Other),
+            Seen::Other => Verdict::Passes(Spoken::Other),
         }
     }
 }
@@ -168,10 +177,14 @@ fn name(text: &str) -> Result<Option<Name>, ()> {
 
 /// Reads the first bytes.
 fn see(said: &[u8]) -> Seen {
-    if said.first() == Some(&hello::RECORD) {
-        return hello::read(said);
+    match said {
+        [hello::RECORD, ..] => hello::read(said),
+        // An alert, which some servers skip, or another record that no client begins with; and a client's first message in the form of
+        // SSL 2, which names no server.
+        [20 | 21 | 23, 3, ..] | [0x80..=0xff, _, 1, 0 | 3, ..] => Seen::Broken,
+        [20 | 21 | 23 | 0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] => Seen::Incomplete,
+        _ => http::read(said),
     }
-    http::read(said)
 }
 
 /// The name that first bytes show, if they show one.

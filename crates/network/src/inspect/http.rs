@@ -6,18 +6,19 @@ use crate::policy::Name;
 /// What HTTP/2 begins with.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 const VERSION: &[u8] = b"HTTP/";
-/// The longest method that counts as one.
-const METHOD_MAX: usize = 24;
 const HEADERS_MAX: usize = 256;
 
 pub(super) fn read(said: &[u8]) -> Seen {
-    // Servers skip empty lines before a request.
-    let start = said.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(said.len());
-    let said = &said[start..];
+    let start = said.iter().position(|byte| !is_blank(*byte) && *byte != b'\n').unwrap_or(said.len());
+    let (before, said) = said.split_at(start);
     match looks_like_request(said) {
         None => return Seen::Incomplete,
         Some(false) => return Seen::Other,
         Some(true) => {}
+    }
+    // Servers skip empty lines before a request, and not all of them anything else.
+    if before.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+        return Seen::Broken;
     }
     if said.starts_with(HTTP2) {
         return Seen::Http2;
@@ -36,21 +37,28 @@ pub(super) fn read(said: &[u8]) -> Seen {
     }
 }
 
-/// Whether its first line is a request's; nobody knows before that line is there. Other protocols begin with a word and a blank too,
-/// and what has no version (HTTP/0.9) names no host.
+/// Whether some server may take its first line for a request's; nobody knows before that line is there. Other protocols begin with a
+/// word and a blank too, and what has no version (HTTP/0.9) names no host.
 fn looks_like_request(said: &[u8]) -> Option<bool> {
-    let word = said.iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-').count();
-    if word > METHOD_MAX {
-        return Some(false);
-    }
+    let word = said.iter().take_while(|byte| is_token(**byte)).count();
     match said.get(word) {
         None => return None,
-        Some(b' ' | b'\t') if word > 0 => {}
+        Some(byte) if word > 0 && is_blank(*byte) => {}
         Some(_) => return Some(false),
     }
     let line = said.split(|byte| *byte == b'\n').next()?;
     let has_version = line.windows(VERSION.len()).any(|part| part.eq_ignore_ascii_case(VERSION));
     if has_version || line.len() < said.len() { Some(has_version) } else { None }
+}
+
+/// What methods are made of, of any length: RFC 9110 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What some server takes for a blank.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b'\t' | 0x0b | 0x0c | b'\r' | 0x1c..=0x1f | b' ' | 0x85 | 0xa0)
 }
 
 /// The target's authority, where it is a whole address.

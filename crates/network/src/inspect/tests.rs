@@ -118,6 +118,55 @@ fn the_host_of_a_request_is_found() {
 }
 
 #[test]
+fn what_some_server_takes_for_a_request_is_one() {
+    let rest = b" / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    for method in ["A_B", "A1", "get", "M-SEARCH", "!", &"A".repeat(200)] {
+        let said = [method.as_bytes(), rest].concat();
+        assert_eq!(see(&said), Seen::Http { host: Some(name("a.example")) }, "{method}");
+    }
+    for before in [&b" "[..], b"\t", b"\r\n ", b"\x0b", b"\x85", b"\xa0"] {
+        assert_eq!(see(&[before, b"GET", rest].concat()), Seen::Broken, "{before:?}");
+        assert_eq!(see(before), Seen::Incomplete, "{before:?}");
+    }
+    assert_eq!(see(b"GET\x0b/ HTTP/1.1\r\nHost: a.example\r\n\r\n"), Seen::Broken);
+    // What no server takes for one need not be waited for.
+    for said in [&b"{\"a\": "[..], b"user:name", b"*1\r\n", b"\0\0\0\x08\x04\xd2\x16\x2f", b"GET\0/ HTTP/1.1"]
+    {
+        assert_eq!(see(said), Seen::Other, "{said:?}");
+    }
+}
+
+#[test]
+fn what_some_server_reads_as_tls_is_not_taken_for_something_else() {
+    let hello = records(&hello_with(&server_name("a.example")), 999);
+    for before in [&[21, 3, 1, 0, 2, 1, 90][..], &[20, 3, 3, 0, 1, 1], &[23, 3, 3, 0, 1, 0]] {
+        assert_eq!(see(&[before, &hello].concat()), Seen::Broken, "{before:?}");
+        assert_eq!(see(&before[..1]), Seen::Incomplete);
+    }
+    // SSL 2's form, with its version and with a later one.
+    for version in [[0, 2], [3, 1], [3, 3]] {
+        let said = [&[0x80, 0x2e, 1][..], &version, &[0; 43]].concat();
+        assert_eq!(see(&said), Seen::Broken, "{version:?}");
+        assert_eq!(see(&said[..2]), Seen::Incomplete);
+    }
+    assert_eq!(see(&[0x81, 1, 2, 3]), Seen::Other);
+}
+
+#[test]
+fn where_nothing_is_refused_whatever_cannot_be_read_passes() {
+    let mut inspection = Inspection::of_secrets(true).unwrap();
+    let mut look = |said: &[u8]| inspection.look(said, false, |_| Err("never".to_owned()));
+    assert_eq!(look(b"PING"), Verdict::Wait);
+    for said in
+        [&b" GET / HTTP/1.1\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\n", &[22, 3, 1, 0, 1, 2], &[21, 3, 1, 0]]
+    {
+        assert_eq!(look(said), Verdict::Passes(Spoken::Other), "{said:?}");
+    }
+    std::thread::sleep(BRIEFLY);
+    assert_eq!(look(b"PING"), Verdict::Passes(Spoken::Other));
+}
+
+#[test]
 fn under_an_allow_list_only_what_names_an_allowed_name_passes() {
     let policy = Policy::new(None, vec!["allow *.example".parse().unwrap()]).unwrap();
     let look = |said: &[u8], is_whole| {
@@ -154,6 +203,7 @@ fn a_name_that_is_denied_is_refused_where_others_are_not() {
     let mut look = |said: String| inspection.look(said.as_bytes(), false, |name| judge(&policy, name));
     assert_eq!(look(request("a.example")), Verdict::Passes(Spoken::Http(Some(name("a.example")))));
     assert!(matches!(look(request("evil.test")), Verdict::Refused((Some(_), _))));
+    assert!(matches!(look("PRI * HTTP/2.0\r\n\r\n".to_owned()), Verdict::Refused((None, _))));
     assert!(
         Inspection::needed(&Policy::new(Some(Base::Public), Vec::new()).unwrap(), false, false).is_none()
     );
