@@ -32,6 +32,10 @@ use crate::tcp::Connection;
 
 /// How long what puts secrets in may take to say why it ended.
 const SETTLE: Duration = Duration::from_millis(100);
+/// How long a guest may take to answer the answer to its first segment.
+const OPENING: Duration = Duration::from_secs(60);
+/// How often a guest that has ended is asked whether it is still there to read.
+const STILL_THERE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(60) };
 /// How often a ring is filled or emptied before others have their turn.
 const TURNS: usize = 8;
 
@@ -60,6 +64,8 @@ pub(crate) async fn run(
         requests: None,
         ended: Ended::default(),
         held_until: None,
+        opening: Some(Instant::now() + OPENING),
+        ask_at: None,
     };
     let (outcome, why) = relay.carry().await;
     let Relay { far, mut account, intercepted, requests, .. } = relay;
@@ -97,6 +103,10 @@ struct Relay<'a> {
     ended: Ended,
     /// More may pass then.
     held_until: Option<Instant>,
+    /// When it must be established, until it is.
+    opening: Option<Instant>,
+    /// When a guest that has ended is asked whether it is there, for the first time: it may be gone without a word.
+    ask_at: Option<Instant>,
 }
 
 /// A connection to a host that gets secrets, which goes through something that puts them in. It ends with this.
@@ -147,8 +157,8 @@ impl Relay<'_> {
                 Ok(wait) => wait,
                 Err(end) => return end,
             };
-            let alarm =
-                [wait.alarm, self.held_until, self.inspection.as_ref().and_then(Inspection::deadline)];
+            let inspected = self.inspection.as_ref().and_then(Inspection::deadline);
+            let alarm = [wait.alarm, self.held_until, self.opening, self.ask_at, inspected];
             let alarm = alarm.into_iter().flatten().min();
             let outbox = &self.gateway.outbox;
             tokio::select! {
@@ -172,8 +182,16 @@ impl Relay<'_> {
         let socket = stack.socket_mut();
         let mut write = false;
         if established {
+            self.opening = None;
             self.inspect(socket)?;
             write = self.inspection.is_none() && self.take_from_guest(socket)?;
+        }
+        if self.ask_at.is_some_and(|at| at <= Instant::now()) {
+            self.ask_at = None;
+            socket.set_keep_alive(Some(STILL_THERE.into()));
+        }
+        if self.opening.is_some_and(|until| until <= Instant::now()) {
+            return Err((Outcome::Reset, Some("the guest did not go on with it".to_owned())));
         }
         let read = self.take_from_far(socket)?;
         let sent = stack.send(&self.gateway.outbox);
@@ -301,6 +319,7 @@ impl Relay<'_> {
         }
         if !socket.may_recv() && !self.ended.guest {
             self.ended.guest = true;
+            self.ask_at = Some(Instant::now() + STILL_THERE);
             self.far.shut_write().map_err(|error| broken(&error))?;
         }
         Ok(socket.can_recv())

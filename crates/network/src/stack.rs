@@ -136,7 +136,8 @@ impl Stack {
     /// Whether nothing more will come of it.
     pub(crate) fn is_over(&self) -> bool {
         // Both ends have heard of the end of the other; the link loses nothing that would have to be said again.
-        matches!(self.socket().state(), State::Closed | State::TimeWait)
+        // One whose first segment was taken back, or is none, would wait for another.
+        matches!(self.socket().state(), State::Closed | State::TimeWait | State::Listen)
     }
 
     /// Whether it was answered, or the guest's first segment was.

@@ -134,6 +134,11 @@ impl Guest {
         self.seen.remove(0)
     }
 
+    /// Knows a socket no more, without a word to the other end.
+    pub(super) fn forget(&mut self, socket: SocketHandle) {
+        self.sockets.remove(socket);
+    }
+
     pub(super) fn connect(&mut self, port: u16, to: &str) -> SocketHandle {
         let handle = self.sockets.add(socket());
         let to: SocketAddr = to.parse().unwrap();

@@ -2,11 +2,13 @@ use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use smoltcp::socket::tcp::State;
 
 use super::guest::{MAC, datagram};
 use super::*;
 use crate::address::{GATEWAY_V4, GUEST_V4};
 use crate::link::GATEWAY_MAC;
+use crate::record::Outcome;
 
 /// The gateway answers pings, whatever came before.
 async fn is_well(scene: &mut Scene) {
@@ -176,5 +178,43 @@ fn no_frame_stops_the_gateway() {
             scene.gateway.dispatch(&frame);
         }
         is_well(&mut scene).await;
+    });
+}
+
+#[test]
+fn a_connection_that_is_taken_back_before_it_is_there_is_gone() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let setting =
+        Setting { redirect: vec![(ELSEWHERE, listener.local_addr().unwrap())], ..Setting::default() };
+    scene(setting, |mut scene| async move {
+        // A first segment that the guest's own stack knows nothing of: it resets what comes of it.
+        let mut segment = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+        segment.extend(GUEST_V4.octets());
+        segment
+            .extend([8, 8, 4, 4, 4, 0, 0x0f, 0xa0, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+        scene.guest.send_packet(&segment);
+        assert_eq!(scene.record().await.outcome, Outcome::Reset);
+        assert_eq!(scene.gateway.connections.count(), 0);
+    });
+}
+
+#[test]
+fn a_guest_that_ends_its_half_and_vanishes_is_asked_whether_it_is_there() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let setting =
+        Setting { redirect: vec![(ELSEWHERE, listener.local_addr().unwrap())], ..Setting::default() };
+    scene(setting, |mut scene| async move {
+        let socket = scene.guest.connect(5000, ELSEWHERE);
+        scene.guest.until(socket, |socket| socket.may_send()).await;
+        scene.guest.socket(socket).close();
+        scene.guest.until(socket, |socket| socket.state() == State::FinWait2).await;
+        // It waits for the other end for as long as it likes.
+        for _ in 0..2000 {
+            scene.guest.rest().await;
+        }
+        assert_eq!(scene.gateway.connections.count(), 1);
+        scene.guest.forget(socket);
+        assert_eq!(scene.record().await.outcome, Outcome::Reset);
+        drop(listener);
     });
 }

@@ -34,8 +34,12 @@ fn on(dir: &Path, id: &str) -> Neighbourhood {
 
 /// A sandbox that its policy lets go nowhere.
 fn sandbox(dir: &Path, id: &str) -> Scene {
+    limited(dir, id, Limits::default())
+}
+
+fn limited(dir: &Path, id: &str, limits: Limits) -> Scene {
     let policy = Some(rules(Some(Base::None), &[]));
-    begin(Setting { policy, neighbourhoods: vec![on(dir, id)], ..Setting::default() })
+    begin(Setting { policy, limits, neighbourhoods: vec![on(dir, id)], ..Setting::default() })
 }
 
 /// Two that are on one network.
@@ -220,6 +224,24 @@ fn a_neighbour_that_is_gone_is_unreachable_until_it_is_back() {
         web.guest.seen.clear();
         web.guest.send_packet(&ping(to));
         assert_eq!(told(&mut web.guest).await, (0, 0));
+    });
+}
+
+#[test]
+fn neighbours_leave_a_guest_most_of_its_connections() {
+    two(async |mut web, _db, dir| {
+        let mut old = limited(dir, OLD, Limits { connections: 8, ..Limits::default() });
+        let to = address(&mut web, "old").await;
+        old.guest.listen(80);
+        old.guest.listen(80);
+        old.guest.listen(80);
+        for port in [5000, 5001] {
+            let client = web.guest.connect(port, &format!("{to}:80"));
+            beside(&mut old.guest, web.guest.until(client, |socket| socket.may_send())).await;
+        }
+        web.guest.connect(5002, &format!("{to}:80"));
+        assert_eq!(beside(&mut old.guest, told(&mut web.guest)).await, (3, 1));
+        assert_eq!(old.gateway.connections.count(), 2);
     });
 }
 
