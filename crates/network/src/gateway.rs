@@ -211,6 +211,12 @@ impl Gateway {
             IpAddr::V4(HOST_V4) | IpAddr::V6(HOST_V6) => Place::Host,
             address if in_network(address) => Place::Nobody,
             address if self.neighbours.has(address) => Place::Neighbour,
+            // The same in another form is nobody's.
+            IpAddr::V6(address)
+                if address.to_ipv4_mapped().is_some_and(|v4| self.place(v4.into()) != Place::Outside) =>
+            {
+                Place::Nobody
+            }
             _ => Place::Outside,
         }
     }

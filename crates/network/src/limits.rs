@@ -16,13 +16,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// As many as the process may have descriptors for. A connection has three where its requests are held to the rules.
+    /// As many as the process may have descriptors for, of which it keeps a quarter. A connection has five where its requests are held to
+    /// the rules, and are for a secret's host.
     fn default() -> Self {
-        let files = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |files| files / 4);
+        let files = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |files| files / 8);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         Self {
             connections: files.min(4096),
-            exchanges: (files / 2).min(1024),
+            exchanges: files.min(1024),
             bandwidth: None,
             connection_rate: None,
         }

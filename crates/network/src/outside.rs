@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 
 /// The network of the host.
@@ -54,14 +55,20 @@ fn unspecified(like: IpAddr) -> SocketAddr {
 /// Whether `address` is one of this host's own at this moment.
 pub(crate) fn is_own(address: IpAddr) -> bool {
     // A socket can have any of them, those of ranges included that no interface lists.
-    if UdpSocket::bind((address, 0)).is_err() {
-        return false;
+    if let Err(error) = UdpSocket::bind((address, 0)) {
+        return !is_of_others(&error);
     }
     if !binds_anywhere(address) {
         return true;
     }
     // Without a list everything is.
     if_addrs::get_if_addrs().map_or(true, |own| own.iter().any(|own| own.ip() == address))
+}
+
+/// Whether a socket could not have an address because it is another host's, or the host has none of its family. What cannot be told, as
+/// when descriptors run out, is taken for the host's own.
+fn is_of_others(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRNOTAVAIL | Errno::INVAL | Errno::AFNOSUPPORT))
 }
 
 /// Whether the host lets sockets have others' addresses too.
@@ -74,6 +81,18 @@ fn binds_anywhere(like: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_tried_is_taken_for_the_hosts_own() {
+        for (errno, of_others) in [
+            (Errno::ADDRNOTAVAIL, true),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::NOBUFS, false),
+        ] {
+            assert_eq!(is_of_others(&errno.into()), of_others, "{errno:?}");
+        }
+    }
 
     #[test]
     fn the_hosts_addresses_are_told_from_others() {
