@@ -12,7 +12,9 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::ReasonPhrase;
-use hyper::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{
+    ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+};
 use hyper::{Response, StatusCode};
 
 use super::body::{Body, Broken, Found, replace_in};
@@ -52,7 +54,9 @@ pub(super) async fn scrub(
     let swaps = swaps(link, forms);
     let (mut parts, incoming) = response.into_parts();
     let is_encoded = is_encoded(&parts.headers);
-    if is_encoded && has_values && !incoming.is_end_stream() {
+    // What is not passed on as it came would be taken for something else.
+    let is_refused = is_encoded && has_values || is_coded(&parts.headers);
+    if is_refused && !incoming.is_end_stream() {
         link.tell(None, What::Encoded);
         let why = "the server encoded its answer, so that it cannot be looked into for the secret";
         return Ok(Err(Refusal::new(StatusCode::BAD_GATEWAY, why)));
@@ -92,4 +96,11 @@ pub(super) async fn scrub(
 fn is_encoded(headers: &HeaderMap) -> bool {
     let is_plain = |value: &[u8]| value.is_empty() || value.eq_ignore_ascii_case(b"identity");
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !is_plain(value.as_bytes()))
+}
+
+/// Whether it was encoded for the way alone, in another form than pieces.
+fn is_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    !codings.next().is_none_or(is_chunked) || codings.next().is_some()
 }

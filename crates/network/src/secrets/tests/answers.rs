@@ -105,6 +105,19 @@ fn the_last_bytes_of_a_message_are_not_held_back_for_ever() {
 }
 
 #[test]
+fn an_answer_that_is_encoded_for_the_way_is_refused() {
+    run(async {
+        let scene = scene().await;
+        let mut client = scene.client(PROTOCOLS[0]).await;
+        let header = [("authorization", &scene.placeholder("T")[..])];
+        let (status, _, body) = client.ask("/coded", &header, text("")).await;
+        assert_eq!(status, StatusCode::BAD_GATEWAY);
+        assert!(body.contains("encoded its answer"), "{body}");
+        assert_eq!(scene.told(), [(None, What::Encoded)]);
+    });
+}
+
+#[test]
 fn an_encoded_answer_is_refused_if_a_value_went_out() {
     run(async {
         for protocol in PROTOCOLS {

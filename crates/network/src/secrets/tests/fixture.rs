@@ -343,6 +343,9 @@ async fn answer(
             response.body(StreamBody::new(pieces).boxed_unsync())
         }
         "/encoded" => response.header("content-encoding", "gzip").body(text("\u{1f}…")),
+        "/coded" => {
+            response.header("transfer-encoding", "gzip, chunked").body(pieces(vec![Bytes::from("\u{1f}…")]))
+        }
         "/elsewhere" => response.header("alt-svc", "h3=\":443\"").body(text("")),
         "/trailers" => {
             let mut trailers = HeaderMap::new();
