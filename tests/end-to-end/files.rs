@@ -311,8 +311,8 @@ fn a_file_of_a_gigabyte_passes_through_little_memory() {
         [("client", client), ("supervisor", processes::kib(supervisor, "VmHWM")), ("agent", agent)]
     };
     for ((who, before), (_, after)) in pass(64 << 20).into_iter().zip(pass(1 << 30)) {
-        // What the allocator makes of it is not the same every time.
-        assert!(after < before + 8192, "the {who} grew from {before} to {after} KiB");
+        // Windows may grow by 8 MiB, and what the allocator makes of it is not the same every time.
+        assert!(after < before + (12 << 10), "the {who} grew from {before} to {after} KiB");
         assert!(after < 32 << 10, "the {who} takes {after} KiB");
     }
     _ = sandbox.remove();
