@@ -259,9 +259,7 @@ impl Exchange {
         else {
             return refused("the request names several hosts, or none that can be read");
         };
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        let is_usual = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        if !codings.next().is_none_or(is_usual) || codings.next().is_some() {
+        if is_coded(headers) {
             return refused("the request's transfer coding is another than chunked");
         }
         (self.judge)(host.as_ref()).map_err(|why| (host, why))
@@ -272,6 +270,13 @@ impl Exchange {
         self.told.replace(Some(Ending::Refused(refused)));
         answer
     }
+}
+
+/// Whether a body was encoded for the way alone, in another form than pieces.
+pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    !codings.next().is_none_or(is_chunked) || codings.next().is_some()
 }
 
 /// Leaves out the offer to become something in which there are requests that nobody here could read. A server goes on with HTTP/1.1 then.

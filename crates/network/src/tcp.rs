@@ -8,7 +8,7 @@
 //!                             └──────────▶ gone                            └──────▶ gone
 //! ```
 //! The guest hears nothing before the other side has answered, so that what it hears is true. A second SYN while the first
-//! one's connection is being made says nothing new.
+//! one's connection is being made says nothing new. Where their rate is limited, a connection waits for its turn before it is made.
 
 mod refusal;
 

@@ -306,6 +306,7 @@ fn is_held(dir: &Path, lock: &File) -> io::Result<bool> {
     Ok(flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
+/// [`remove_all`], whose error names the directory.
 pub(crate) fn remove(path: &Path) -> Result<(), DirectoryError> {
     remove_all(path).map_err(|source| DirectoryError::write(path, source))
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  networks/<name>/        a network
 //!  networks/<name>/<id>    the socket of a sandbox that is on it and runs; one that was killed leaves it behind, until
-//!                          it starts again or is removed
+//!                          the next look at that sandbox
 //! ```
 //! There is nothing else to a network: whoever can open a socket there can reach its sandbox, and only its user can.
 

@@ -58,12 +58,13 @@ impl fmt::Display for Explanation<'_> {
             Reason::Rule(index) => self.rule(f, index),
             Reason::Base(Base::None) => f.write_str("no rule allows it (--network none)"),
             Reason::Base(base) => write!(f, "--network {base}"),
-            Reason::Never(address, AddressClass::Loopback) => write!(
-                f,
-                "{address} is {}, which is never reached; --expose-host leads to this host's services",
-                AddressClass::Loopback
-            ),
-            Reason::Never(address, class) => write!(f, "{address} is {class}, which is never reached"),
+            Reason::Never(address, class) => {
+                write!(f, "{address} is {class}, which is never reached")?;
+                match class {
+                    AddressClass::Loopback => f.write_str("; --expose-host leads to this host's services"),
+                    _ => Ok(()),
+                }
+            }
             Reason::NotPublic(address, class) => {
                 write!(f, "{address} is {class} (--network public refuses it)")
             }

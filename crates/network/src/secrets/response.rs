@@ -12,9 +12,7 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::ReasonPhrase;
-use hyper::header::{
-    ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, TRANSFER_ENCODING,
-};
+use hyper::header::{ALT_SVC, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, TRANSFER_ENCODING};
 use hyper::{Response, StatusCode};
 
 use super::body::{Body, Broken, Found, replace_in};
@@ -22,6 +20,7 @@ use super::event::What;
 use super::replace::{Replacer, Swap};
 use super::request::{BODY_MAX, Refusal, percent_encoded, room};
 use super::{Link, SHORT};
+use crate::requests::is_coded;
 
 /// What is looked for in answers of a host: each value it may know, in the forms in which it comes back.
 pub(super) fn swaps(link: &Link, forms: Vec<Swap>) -> Arc<[Swap]> {
@@ -96,11 +95,4 @@ pub(super) async fn scrub(
 fn is_encoded(headers: &HeaderMap) -> bool {
     let is_plain = |value: &[u8]| value.is_empty() || value.eq_ignore_ascii_case(b"identity");
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !is_plain(value.as_bytes()))
-}
-
-/// Whether it was encoded for the way alone, in another form than pieces.
-fn is_coded(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
-    !codings.next().is_none_or(is_chunked) || codings.next().is_some()
 }

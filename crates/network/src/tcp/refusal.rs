@@ -1,4 +1,4 @@
-//! What a guest is told of a connection that does not come about.
+//! Owns what a guest is told of a connection that does not come about.
 
 use std::io;
 use std::net::IpAddr;

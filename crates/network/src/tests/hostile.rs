@@ -90,22 +90,32 @@ fn only_questions_for_the_guests_own_network_are_answered() {
     });
 }
 
+/// A server elsewhere that answers nothing.
+fn elsewhere() -> (std::net::TcpListener, Setting) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let redirect = vec![(ELSEWHERE, listener.local_addr().unwrap())];
+    (listener, Setting { redirect, ..Setting::default() })
+}
+
+/// What begins a connection to elsewhere, of which the guest's own stack knows nothing.
+fn first_segment(from: u16) -> Vec<u8> {
+    let mut segment = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+    segment.extend(GUEST_V4.octets());
+    segment.extend([8, 8, 4, 4]);
+    segment.extend(from.to_be_bytes());
+    segment.extend(4000_u16.to_be_bytes());
+    segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    segment
+}
+
 #[test]
 fn a_flood_of_first_segments_takes_no_more_than_its_share() {
     let limits = Limits { connections: 50, ..Limits::default() };
     // Nobody answers there, so that each of them waits.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let setting =
-        Setting { redirect: vec![(ELSEWHERE, listener.local_addr().unwrap())], limits, ..Setting::default() };
-    scene(setting, |mut scene| async move {
+    let (_listener, setting) = elsewhere();
+    scene(Setting { limits, ..setting }, |mut scene| async move {
         for port in 1024..3024 {
-            let mut segment = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
-            segment.extend(GUEST_V4.octets());
-            segment.extend([8, 8, 4, 4]);
-            segment.extend(u16::to_be_bytes(port));
-            segment.extend(4000_u16.to_be_bytes());
-            segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-            scene.guest.send_packet(&segment);
+            scene.guest.send_packet(&first_segment(port));
         }
         is_well(&mut scene).await;
         assert_eq!(scene.gateway.connections.count(), 50);
@@ -183,16 +193,10 @@ fn no_frame_stops_the_gateway() {
 
 #[test]
 fn a_connection_that_is_taken_back_before_it_is_there_is_gone() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let setting =
-        Setting { redirect: vec![(ELSEWHERE, listener.local_addr().unwrap())], ..Setting::default() };
+    let (_listener, setting) = elsewhere();
     scene(setting, |mut scene| async move {
-        // A first segment that the guest's own stack knows nothing of: it resets what comes of it.
-        let mut segment = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
-        segment.extend(GUEST_V4.octets());
-        segment
-            .extend([8, 8, 4, 4, 4, 0, 0x0f, 0xa0, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-        scene.guest.send_packet(&segment);
+        // The guest's own stack resets what comes of it.
+        scene.guest.send_packet(&first_segment(1024));
         assert_eq!(scene.record().await.outcome, Outcome::Reset);
         assert_eq!(scene.gateway.connections.count(), 0);
     });
@@ -200,9 +204,7 @@ fn a_connection_that_is_taken_back_before_it_is_there_is_gone() {
 
 #[test]
 fn a_guest_that_ends_its_half_and_vanishes_is_asked_whether_it_is_there() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let setting =
-        Setting { redirect: vec![(ELSEWHERE, listener.local_addr().unwrap())], ..Setting::default() };
+    let (_listener, setting) = elsewhere();
     scene(setting, |mut scene| async move {
         let socket = scene.guest.connect(5000, ELSEWHERE);
         scene.guest.until(socket, |socket| socket.may_send()).await;
@@ -215,6 +217,5 @@ fn a_guest_that_ends_its_half_and_vanishes_is_asked_whether_it_is_there() {
         assert_eq!(scene.gateway.connections.count(), 1);
         scene.guest.forget(socket);
         assert_eq!(scene.record().await.outcome, Outcome::Reset);
-        drop(listener);
     });
 }
