@@ -12,10 +12,19 @@ async fn processes_are_listed_with_what_they_were_started_as() {
     let agent = AgentProcess::start();
     let session = agent.session().await;
     let pid = session.exec_detached(ExecId::MAIN, shell("exec sleep 12345")).await.unwrap();
-    let processes = session.processes().await.unwrap();
-    let found = processes.iter().find(|process| process.pid == pid).unwrap();
-    assert_eq!((found.command.as_slice(), found.parent), (&b"sleep 12345"[..], agent.pid()));
-    assert_eq!((found.uid, found.state.as_str()), (rustix::process::geteuid().as_raw(), "S"));
+    // The shell has started by now; when it becomes what it was told to be, and rests, is its own affair.
+    let (found, processes) = within(async {
+        loop {
+            let processes = session.processes().await.unwrap();
+            let found = processes.iter().find(|process| process.pid == pid).unwrap().clone();
+            if found.command == b"sleep 12345" && found.state == "S" {
+                return (found, processes);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!((found.parent, found.uid), (agent.pid(), rustix::process::geteuid().as_raw()));
     assert!(processes.iter().all(|process| process.pid != agent.pid()));
 }
 
