@@ -54,6 +54,8 @@ pub trait Machine: Debug + Send + Sync {
     /// beginning by itself, such as behind a greeting that is never said twice. In return no time passes between two streams.
     ///
     /// A guest opens the port with `O_NONBLOCK`: a write that blocks while no host is there would do so until the next one.
+    /// It may have the first bytes of a host before it sees that one is there, and finds no host to write to then: it waits
+    /// for one before it reads, or before it takes its answer for unheard.
     async fn connect(&self) -> Result<AgentStream, ConnectError>;
 
     /// Stops all of the guest's processors. Its clock stands still as well. Pausing twice is no error.

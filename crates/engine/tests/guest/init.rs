@@ -96,8 +96,12 @@ fn main() {
     }
 }
 
-/// The port. Reading and writing wait, but no longer than the host is there.
+/// The port. Reading waits for as long as the host is there, and writing for a little longer.
 struct Port(File);
+
+/// How long a host that is missing may yet be coming. Its bytes come by themselves, and that it is there by way of a queue of
+/// work: whoever answers at once answers a host that seems not to be there.
+const COMING: Duration = Duration::from_secs(1);
 
 impl Port {
     fn wait(&self, wanted: i16, milliseconds: c_int) -> i16 {
@@ -108,13 +112,18 @@ impl Port {
     }
 
     fn when_ready<T>(&self, wanted: i16, mut what: impl FnMut(&File) -> io::Result<T>) -> io::Result<T> {
+        let mut missing = None;
         loop {
             match what(&self.0) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
-            if self.wait(wanted, -1) & POLLHUP != 0 {
+            if self.wait(wanted, -1) & POLLHUP == 0 {
+                missing = None;
+            } else if missing.get_or_insert_with(Instant::now).elapsed() > COMING {
                 return Err(io::ErrorKind::BrokenPipe.into());
+            } else {
+                thread::sleep(Duration::from_millis(1));
             }
         }
     }
