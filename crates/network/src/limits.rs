@@ -32,11 +32,12 @@ impl Default for Limits {
 
 impl Limits {
     /// How large each of the two buffers of one more connection is. The more there are, the less each one gets: what a guest can
-    /// make the gateway hold is some 200 MiB, and that only if it fills each of them. Where requests are held to the rules, heads that are
+    /// make the gateway hold is some 240 MiB, and that only if it fills each of them. Where requests are held to the rules, heads that are
     /// about as large as these may take as much again.
     pub(crate) fn buffer(open: usize) -> usize {
         match open {
-            0..64 => 512 << 10,
+            0..8 => 1 << 20,
+            8..64 => 512 << 10,
             64..256 => 128 << 10,
             _ => 16 << 10,
         }

@@ -105,7 +105,9 @@ pub(crate) async fn read_from(link: &Link, mut take: impl FnMut(&[u8])) -> io::R
             link.socket.readable().await?
         };
         buffer.resize(FRAME_MAX, 0);
-        for _ in 0..TURN {
+        let mut left = TURN;
+        while left > 0 {
+            left -= 1;
             let read =
                 ready.try_io(|socket| Ok(recv(socket.get_ref(), &mut buffer[..], RecvFlags::empty())?));
             match read {
@@ -116,8 +118,10 @@ pub(crate) async fn read_from(link: &Link, mut take: impl FnMut(&[u8])) -> io::R
                 Err(_) => break,
             }
         }
-        // Whoever sends without an end lets others have their turn.
-        tokio::task::yield_now().await;
+        if left == 0 {
+            // Whoever sends without an end lets others have their turn.
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::task::LocalSet;
 
 use crate::check::{self, Answer, Whom};
@@ -249,6 +250,12 @@ async fn run(link: OwnedFd, config: Config, joined: Vec<Joined>, mut asked: mpsc
     for OpenConnection { guest_port, remote } in lost {
         reply::ask_about(&gateway.outbox, remote, guest_port, gateway.seed());
     }
+    // Tasks like those of connections, which wake each other without asking the kernel.
+    let (link, mut ends) = (Rc::new(link), JoinSet::new());
+    let (reader, taker) = (Rc::clone(&link), Rc::clone(&gateway));
+    ends.spawn_local(async move { link::read_from(&reader, |frame| taker.take(frame)).await });
+    let writer = Rc::clone(&gateway);
+    ends.spawn_local(async move { writer.outbox.write_to(&link).await });
     let serve = async {
         while let Some(job) = asked.recv().await {
             job(&gateway);
@@ -261,8 +268,7 @@ async fn run(link: OwnedFd, config: Config, joined: Vec<Joined>, mut asked: mpsc
         }
     };
     let ended = tokio::select! {
-        ended = link::read_from(&link, |frame| gateway.take(frame)) => ended,
-        ended = gateway.outbox.write_to(&link) => ended,
+        Some(ended) = ends.join_next() => ended.unwrap_or_else(|panic| Err(io::Error::other(panic))),
         () = serve => Ok(()),
         () = refresh => Ok(()),
         () = neighbours::serve(&gateway, doors) => Ok(()),

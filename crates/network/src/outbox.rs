@@ -95,6 +95,19 @@ impl Outbox {
         self.waiting.borrow().dropped
     }
 
+    /// The frames that wait, which wait no more.
+    #[cfg(test)]
+    pub(crate) fn take_all(&self) -> Vec<Vec<u8>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let mut frames = Vec::new();
+        while let Some(length) = waiting.frames.pop_front() {
+            frames.push(waiting.bytes[waiting.written..waiting.written + length].to_vec());
+            waiting.written += length;
+        }
+        (waiting.written, waiting.end) = (0, 0);
+        frames
+    }
+
     #[cfg(test)]
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting.borrow().len()
