@@ -74,11 +74,13 @@ fn under_an_allow_list_a_name_opens_its_own_server_and_nothing_else_that_is_ther
     for name in ["inside.test", "own.test"] {
         assert_eq!(code(&format!("http://{name}/")), refused, "{name}");
     }
-    // Datagrams may be lost.
+    // Datagrams may be lost; and iperf3 counts until its other connection says that all is sent, which the last of it may still be
+    // on the way behind.
     for (options, least) in [("", 4), ("-R -P 4", 4), ("-6", 4), ("-u -b 20M", 2)] {
         let said = sh(&format!("iperf3 -J -c web.test -n 4M {options}")).exits(0).out();
         let said: Value = serde_json::from_str(&said).unwrap();
-        assert!(said["end"]["sum_received"]["bytes"].as_u64() >= Some(least << 20), "{options}: {said}");
+        let received = said["end"]["sum_received"]["bytes"].as_u64();
+        assert!(received >= Some((least << 20) - (128 << 10)), "{options}: {said}");
     }
     assert_eq!(sh("ping -q -c 1 web.test > /dev/null; echo $?").exits(0).out(), "0\n");
     _ = apart.cellule(&home, &["rm", "-f", "guest"]).output().exits(0);

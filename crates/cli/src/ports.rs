@@ -10,7 +10,7 @@ use crate::library_failure;
 use crate::report::Report;
 
 /// Most ports that one option may name.
-const RANGE_MAX: u16 = 1024;
+pub(crate) const RANGE_MAX: u16 = 1024;
 /// What the gateway says of a port that it cannot have.
 const LISTEN: &str = "cannot listen on";
 
@@ -63,7 +63,7 @@ pub(crate) fn split_protocol(text: &str) -> Option<(&str, Protocol)> {
     }
 }
 
-fn range(text: &str) -> Option<(u16, u16)> {
+pub(crate) fn range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last && (first > 0 || last == 0)).then_some((first, last))

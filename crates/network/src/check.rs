@@ -12,6 +12,7 @@ use crate::address::HOST_NAME;
 use crate::dns::{Admission, Gate, Over, RecordType};
 use crate::gateway::{Gateway, Place, destination};
 use crate::policy::{Name, Protocol};
+use crate::record::OWN_NETWORK;
 use crate::tcp::DNS_PORT;
 
 /// What a question is about.
@@ -101,8 +102,7 @@ fn of_address(gateway: &Gateway, to: SocketAddr, protocol: Protocol, names: &[Na
             return Answer { address, allowed: reason.is_some(), reason: reason.unwrap_or_else(nobody) };
         }
         Place::Host | Place::Gateway | Place::Nobody => {
-            let reason = "it is the sandbox's own network".to_owned();
-            return Answer { address, allowed: false, reason };
+            return Answer { address, allowed: false, reason: OWN_NETWORK.to_owned() };
         }
     }
     let policy = gateway.policy.borrow();

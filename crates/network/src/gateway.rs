@@ -139,7 +139,7 @@ impl Gateway {
             connections: Connections::default(),
             exchanges: Exchanges::default(),
             echoes: Echoes::default(),
-            forwards: Forwards::default(),
+            forwards: Forwards::new(&limits),
             neighbours: Neighbours::default(),
             rates: Rates::new(&limits),
             limits,

@@ -70,5 +70,8 @@ impl Record {
 /// Why something ended that had been allowed.
 pub(crate) const REVOKED: &str = "the policy does not allow it any more";
 
+/// Why nothing else is there.
+pub(crate) const OWN_NETWORK: &str = "it is the sandbox's own network";
+
 /// Where records go.
 pub type Sink = Box<dyn Fn(Record) + Send>;

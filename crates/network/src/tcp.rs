@@ -35,7 +35,7 @@ use crate::neighbours;
 use crate::outbox::Outbox;
 use crate::packet::Packet;
 use crate::policy::Protocol;
-use crate::record::Outcome;
+use crate::record::{OWN_NETWORK, Outcome};
 use crate::relay::{self, Far};
 use crate::reply::{self, Unreachable};
 use crate::stack::{Begin, Stack};
@@ -226,9 +226,13 @@ fn begin(gateway: &Rc<Gateway>, packet: &Packet<'_>, key: Key) {
     let account = Account::new(Protocol::Tcp, key.remote, key.guest_port);
     let begun = match gateway.place(key.remote.ip()) {
         Place::Gateway if key.remote.port() == DNS_PORT => Some((Target::Dns, account, None)),
-        Place::Gateway => refuse(gateway, packet),
+        Place::Gateway => {
+            deny(gateway, account, OWN_NETWORK.to_owned());
+            refuse(gateway, packet)
+        }
         Place::Host => exposed(gateway, packet, account),
         Place::Nobody => {
+            deny(gateway, account, OWN_NETWORK.to_owned());
             reply::unreachable(&gateway.outbox, packet, Unreachable::Host);
             None
         }
@@ -251,9 +255,13 @@ fn exposed(gateway: &Gateway, packet: &Packet<'_>, mut account: Account) -> Begu
         let inspection = Inspection::of_secrets(gateway.secrets.is_some());
         return Some((Target::Host(service), account, inspection));
     }
-    account.reason = format!("no port of the host is exposed as {}", account.remote.port());
-    gateway.record(account, Outcome::Denied, None);
+    let why = format!("no port of the host is exposed as {}", account.remote.port());
+    deny(gateway, account, why);
     refuse(gateway, packet)
+}
+
+fn deny(gateway: &Gateway, account: Account, why: String) {
+    gateway.record(account, Outcome::Denied, Some(why));
 }
 
 fn outside(gateway: &Rc<Gateway>, packet: &Packet<'_>, mut account: Account) -> Begun {

@@ -1,6 +1,6 @@
 //! `cellule port …`: ports of this host that lead into running sandboxes.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use cellule::network::{Forward, ForwardStatus, Protocol};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::each::code;
 use crate::failure::Failure;
 use crate::listing::{FormatOption, Row};
-use crate::ports::{Forwards, parse_ports, split_protocol};
+use crate::ports::{Forwards, RANGE_MAX, parse_ports, range, split_protocol};
 use crate::{completion, host, library_failure, ports};
 
 /// List, add and remove ports of this host that lead into a sandbox; if it does not run, for when it is started again
@@ -39,9 +39,9 @@ pub(crate) enum Command {
         /// The sandbox's name, or what its id begins with
         #[arg(add = completion::sandbox())]
         sandbox: String,
-        /// Such as 8080, 127.0.0.1:8080 or 5353/udp
-        #[arg(required = true, value_name = "[IP:]HOST[/tcp|udp]", value_parser = parse_place)]
-        ports: Vec<Place>,
+        /// Such as 8080, 127.0.0.1:8080, 8000-8010 or 5353/udp
+        #[arg(required = true, value_name = "[IP:]HOST[/tcp|udp]", value_parser = parse_places)]
+        ports: Vec<Places>,
     },
 }
 
@@ -52,15 +52,34 @@ pub(crate) struct Place {
     protocol: Protocol,
 }
 
+/// One, or one for each port of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Places(Vec<Place>);
+
 /// `[IP:]HOST[/tcp|udp]`
-fn parse_place(text: &str) -> Result<Place, String> {
-    let shape = || "write it as 8080, 127.0.0.1:8080, [::1]:8080 or 5353/udp".to_owned();
-    let (place, protocol) = split_protocol(text).ok_or_else(shape)?;
-    let host = match place.parse::<u16>() {
-        Ok(port) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
-        Err(_) => place.parse().map_err(|_| shape())?,
+fn parse_places(text: &str) -> Result<Places, String> {
+    let shape = || {
+        "write it as 8080, 127.0.0.1:8080, [::1]:8080, 8000-8010 or 5353/udp, without the guest's port"
+            .to_owned()
     };
-    if host.port() == 0 { Err(shape()) } else { Ok(Place { host, protocol }) }
+    let (place, protocol) = split_protocol(text).ok_or_else(shape)?;
+    let (address, ports) = match place.rsplit_once(':') {
+        Some((address, ports)) => {
+            let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let address = match bare {
+                Some(v6) => v6.parse::<Ipv6Addr>().map(IpAddr::V6),
+                None => address.parse::<Ipv4Addr>().map(IpAddr::V4),
+            };
+            (address.map_err(|_| shape())?, ports)
+        }
+        None => (Ipv4Addr::LOCALHOST.into(), place),
+    };
+    let (first, last) = range(ports).filter(|(first, _)| *first > 0).ok_or_else(shape)?;
+    if last - first >= RANGE_MAX {
+        return Err(format!("a range can have {RANGE_MAX} ports"));
+    }
+    let place = |port| Place { host: SocketAddr::new(address, port), protocol };
+    Ok(Places((first..=last).map(place).collect()))
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
@@ -137,10 +156,10 @@ async fn add(name: &str, ports: &[Forwards]) -> Result<ExitCode, Failure> {
     Ok(code(failed))
 }
 
-async fn remove(name: &str, places: &[Place]) -> Result<ExitCode, Failure> {
+async fn remove(name: &str, places: &[Places]) -> Result<ExitCode, Failure> {
     let mut sandbox = Target::find(name).await?;
     let mut failed = false;
-    for place in places {
+    for place in places.iter().flat_map(|places| &places.0) {
         match sandbox.remove(*place).await {
             Ok(()) => crate::answer(&format!("{}\n", place.host))?,
             Err(error) => {
@@ -196,10 +215,13 @@ mod tests {
             ("0.0.0.0:8080/tcp", "0.0.0.0:8080", Protocol::Tcp),
             ("[::1]:53/udp", "[::1]:53", Protocol::Udp),
         ] {
-            assert_eq!(parse_place(text), Ok(Place { host: host.parse().unwrap(), protocol }), "{text}");
+            let place = Place { host: host.parse().unwrap(), protocol };
+            assert_eq!(parse_places(text), Ok(Places(vec![place])), "{text}");
         }
-        for bad in ["", "0", "x", "8080:80", "8080/sctp", "127.0.0.1"] {
-            assert!(parse_place(bad).is_err(), "{bad}");
+        let Places(range) = parse_places("[::1]:8000-8002/udp").unwrap();
+        assert_eq!(range.iter().map(|place| place.host.port()).collect::<Vec<_>>(), [8000, 8001, 8002]);
+        for bad in ["", "0", "x", "8080:80", "8080/sctp", "127.0.0.1", "0-3", "3-2", "1-2000", "::1:80"] {
+            assert!(parse_places(bad).is_err(), "{bad}");
         }
     }
 

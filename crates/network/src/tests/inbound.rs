@@ -76,6 +76,42 @@ fn the_first_client_waits_for_a_program_that_is_still_starting() {
 }
 
 #[test]
+fn clients_that_wait_leave_the_guest_connections_of_its_own() {
+    let limits = Limits { connections: 4, ..Limits::default() };
+    scene(Setting { limits, ..Setting::default() }, |mut scene| async move {
+        let forward = forward::add(&scene.gateway, tcp(80)).unwrap();
+        let client = || {
+            tokio::task::spawn_local(async move {
+                let mut stream = TcpStream::connect(forward.host).await?;
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await
+            })
+        };
+        let mut waiting = Vec::new();
+        for _ in 0..4 {
+            waiting.push(client());
+            scene.guest.rest().await;
+        }
+        while !waiting[3].is_finished() {
+            scene.guest.rest().await;
+        }
+        assert!(waiting[..3].iter().all(|waiting| !waiting.is_finished()));
+        assert!(waiting.pop().unwrap().await.unwrap().is_err());
+
+        // Places that are given back are others'.
+        let socket = scene.guest.listen(80);
+        scene.guest.until(socket, |socket| socket.may_send()).await;
+        scene.guest.socket(socket).close();
+        while !waiting.iter().all(tokio::task::JoinHandle::is_finished) {
+            scene.guest.rest().await;
+        }
+        let socket = scene.guest.listen(80);
+        let _late = client();
+        scene.guest.until(socket, |socket| socket.may_send()).await;
+    });
+}
+
+#[test]
 fn asking_whether_a_port_answers_is_seen_by_nobody_in_the_guest() {
     scene(Setting::default(), |mut scene| async move {
         forward::add(&scene.gateway, tcp(80)).unwrap();

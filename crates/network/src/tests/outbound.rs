@@ -325,6 +325,17 @@ fn a_service_of_the_hosts_loopback_is_reached_only_where_it_is_exposed() {
         scene.guest.connect(5003, "192.0.0.4:80");
         let packet = scene.guest.packet().await;
         assert_eq!((packet[20], packet[21]), (3, 1));
+        let records = scene.records();
+        let refused: Vec<_> = records.iter().filter(|record| record.outcome == Outcome::Denied).collect();
+        let why: Vec<_> =
+            refused.iter().map(|record| (record.remote.to_string(), &record.reason[..])).collect();
+        let own = "it is the sandbox's own network";
+        let expected = [
+            ("192.0.0.3:81".to_owned(), "no port of the host is exposed as 81"),
+            ("192.0.0.1:80".to_owned(), own),
+            ("192.0.0.4:80".to_owned(), own),
+        ];
+        assert_eq!(why, expected);
     });
 }
 

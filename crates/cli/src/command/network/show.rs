@@ -29,6 +29,9 @@ pub(super) fn text(entry: &Entry) -> String {
     for server in &network.name_servers {
         row("name server".to_owned(), server.to_string());
     }
+    if network.hosts_file {
+        row("names".to_owned(), "this host's hosts file too".to_owned());
+    }
     for domain in &network.search {
         row("search".to_owned(), domain.clone());
     }
@@ -40,6 +43,10 @@ pub(super) fn text(entry: &Entry) -> String {
     }
     for name in &network.networks {
         row("network".to_owned(), name.to_string());
+    }
+    let authorities = entry.spec.authorities.matches("BEGIN CERTIFICATE").count();
+    if authorities > 0 {
+        row("trusted".to_owned(), format!("{authorities} of this host's certificate authorities"));
     }
     for GuestSecret { secret, .. } in &network.secrets {
         let hosts: Vec<String> = secret.hosts.iter().map(ToString::to_string).collect();
