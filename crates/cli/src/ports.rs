@@ -10,7 +10,7 @@ use crate::library_failure;
 use crate::report::Report;
 
 /// Most ports that one option may name.
-pub(crate) const RANGE_MAX: u16 = 1024;
+const RANGE_MAX: u16 = 1024;
 /// What the gateway says of a port that it cannot have.
 const LISTEN: &str = "cannot listen on";
 
@@ -25,24 +25,13 @@ pub(crate) fn parse_ports(text: &str) -> Result<Forwards, String> {
     };
     let (places, protocol) = split_protocol(text).ok_or_else(shape)?;
     let (host, guest) = places.rsplit_once(':').unwrap_or(("0", places));
-    let (address, host) = match host.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once("]:").ok_or_else(shape)?;
-            (IpAddr::V6(address.parse::<Ipv6Addr>().map_err(|_| shape())?), port)
-        }
-        None => match host.rsplit_once(':') {
-            Some((address, port)) => (IpAddr::V4(address.parse::<Ipv4Addr>().map_err(|_| shape())?), port),
-            None => (Ipv4Addr::LOCALHOST.into(), host),
-        },
-    };
-    let (host, guest) = (range(host).ok_or_else(shape)?, range(guest).ok_or_else(shape)?);
+    let (address, host) = place(host).ok_or_else(shape)?;
+    let guest = range(guest).ok_or_else(shape)?;
     let count = guest.1 - guest.0;
     if guest.0 == 0 {
         return Err("the sandbox has no port 0".to_owned());
     }
-    if count >= RANGE_MAX {
-        return Err(format!("a range can have {RANGE_MAX} ports"));
-    }
+    check_length(guest)?;
     if host != (0, 0) && host.1 - host.0 != count {
         return Err("the two ranges must be of one length".to_owned());
     }
@@ -63,7 +52,26 @@ pub(crate) fn split_protocol(text: &str) -> Option<(&str, Protocol)> {
     }
 }
 
-pub(crate) fn range(text: &str) -> Option<(u16, u16)> {
+/// `[IP:]HOST`: where this host listens, on one port or a range of them; the loopback where no address is said.
+pub(crate) fn place(text: &str) -> Option<(IpAddr, (u16, u16))> {
+    let (address, ports) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, ports) = rest.split_once("]:")?;
+            (address.parse::<Ipv6Addr>().ok()?.into(), ports)
+        }
+        None => match text.rsplit_once(':') {
+            Some((address, ports)) => (address.parse::<Ipv4Addr>().ok()?.into(), ports),
+            None => (Ipv4Addr::LOCALHOST.into(), text),
+        },
+    };
+    Some((address, range(ports)?))
+}
+
+pub(crate) fn check_length((first, last): (u16, u16)) -> Result<(), String> {
+    if last - first >= RANGE_MAX { Err(format!("a range can have {RANGE_MAX} ports")) } else { Ok(()) }
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last && (first > 0 || last == 0)).then_some((first, last))

@@ -13,13 +13,11 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -92,23 +90,10 @@ pub enum ForwardError {
 }
 
 /// A guest's forwards.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Forwards {
     open: RefCell<Vec<Rc<Open>>>,
     pub(crate) clients: Clients,
-    /// For clients whose connection is open or waits for the guest: a quarter of the connections is the guest's own.
-    places: Arc<Semaphore>,
-}
-
-impl Forwards {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let places = limits.connections - limits.connections / 4;
-        Self {
-            open: RefCell::default(),
-            clients: Clients::default(),
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -211,9 +196,7 @@ async fn accept(gateway: Rc<Gateway>, listener: TcpListener, open: std::rc::Weak
         match listener.accept().await {
             Ok((stream, client)) => {
                 // What comes after the last that is allowed is refused, not held.
-                let place = Arc::clone(&gateway.forwards.places).try_acquire_owned();
-                let (Ok(place), true) = (place, gateway.connections.count() < gateway.limits.connections)
-                else {
+                let Some(place) = gateway.shares.forwards.take(&gateway) else {
                     _ = stream.set_zero_linger();
                     continue;
                 };

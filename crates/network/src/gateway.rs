@@ -34,6 +34,7 @@ use crate::rate::Rate;
 use crate::record::{Direction, Outcome, Record, Sink};
 use crate::reply::{self, Unreachable};
 use crate::secrets::Secrets;
+use crate::share::Shares;
 use crate::tcp::Connections;
 use crate::udp::Exchanges;
 use crate::visit::{Visit, Visits};
@@ -55,6 +56,7 @@ pub(crate) struct Gateway {
     pub(crate) neighbours: Neighbours,
     pub(crate) limits: Limits,
     pub(crate) rates: Rates,
+    pub(crate) shares: Shares,
     pub(crate) visits: RefCell<Option<Visits>>,
     /// What is put in for some hosts.
     pub(crate) secrets: Option<Rc<Secrets>>,
@@ -139,9 +141,10 @@ impl Gateway {
             connections: Connections::default(),
             exchanges: Exchanges::default(),
             echoes: Echoes::default(),
-            forwards: Forwards::new(&limits),
+            forwards: Forwards::default(),
             neighbours: Neighbours::default(),
             rates: Rates::new(&limits),
+            shares: Shares::new(&limits),
             limits,
             visits: RefCell::new(None),
             secrets: None,

@@ -29,6 +29,7 @@ mod relay;
 mod reply;
 mod requests;
 pub mod secrets;
+mod share;
 mod stack;
 mod tcp;
 mod udp;

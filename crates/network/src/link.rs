@@ -105,20 +105,21 @@ pub(crate) async fn read_from(link: &Link, mut take: impl FnMut(&[u8])) -> io::R
             link.socket.readable().await?
         };
         buffer.resize(FRAME_MAX, 0);
-        let mut left = TURN;
-        while left > 0 {
-            left -= 1;
+        let mut is_drained = false;
+        for _ in 0..TURN {
             let read =
                 ready.try_io(|socket| Ok(recv(socket.get_ref(), &mut buffer[..], RecvFlags::empty())?));
             match read {
                 Ok(Ok((0, _))) => return Ok(()),
                 Ok(Ok((count, _))) => take(&buffer[..count]),
                 Ok(Err(error)) => return Err(error),
-                // There is no more.
-                Err(_) => break,
+                Err(_) => {
+                    is_drained = true;
+                    break;
+                }
             }
         }
-        if left == 0 {
+        if !is_drained {
             // Whoever sends without an end lets others have their turn.
             tokio::task::yield_now().await;
         }

@@ -95,8 +95,6 @@ pub(crate) struct Neighbours {
     exchanges: Exchanges,
     /// Neighbours that have come and were not answered yet.
     waiting: Cell<usize>,
-    /// How many connections of neighbours are there.
-    visiting: Cell<usize>,
 }
 
 struct Network {

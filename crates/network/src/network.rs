@@ -10,8 +10,7 @@ use std::rc::Rc;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use crate::check::{self, Answer, Whom};
 use crate::dns::{Dns, Servers};
@@ -250,12 +249,6 @@ async fn run(link: OwnedFd, config: Config, joined: Vec<Joined>, mut asked: mpsc
     for OpenConnection { guest_port, remote } in lost {
         reply::ask_about(&gateway.outbox, remote, guest_port, gateway.seed());
     }
-    // Tasks like those of connections, which wake each other without asking the kernel.
-    let (link, mut ends) = (Rc::new(link), JoinSet::new());
-    let (reader, taker) = (Rc::clone(&link), Rc::clone(&gateway));
-    ends.spawn_local(async move { link::read_from(&reader, |frame| taker.take(frame)).await });
-    let writer = Rc::clone(&gateway);
-    ends.spawn_local(async move { writer.outbox.write_to(&link).await });
     let serve = async {
         while let Some(job) = asked.recv().await {
             job(&gateway);
@@ -268,12 +261,26 @@ async fn run(link: OwnedFd, config: Config, joined: Vec<Joined>, mut asked: mpsc
         }
     };
     let ended = tokio::select! {
-        Some(ended) = ends.join_next() => ended.unwrap_or_else(|panic| Err(io::Error::other(panic))),
+        ended = carry(&gateway, link) => ended,
         () = serve => Ok(()),
         () = refresh => Ok(()),
         () = neighbours::serve(&gateway, doors) => Ok(()),
     };
     if let Err(error) = ended {
         tracing::warn!(%error, "the link to the guest ended");
+    }
+}
+
+/// Carries frames both ways, until the guest's side is gone. In tasks like those of connections, which wake each other without asking
+/// the kernel.
+pub(crate) async fn carry(gateway: &Rc<Gateway>, link: Link) -> io::Result<()> {
+    let (link, mut ends) = (Rc::new(link), JoinSet::new());
+    let (reader, taker) = (Rc::clone(&link), Rc::clone(gateway));
+    ends.spawn_local(async move { link::read_from(&reader, |frame| taker.take(frame)).await });
+    let writer = Rc::clone(gateway);
+    ends.spawn_local(async move { writer.outbox.write_to(&link).await });
+    match ends.join_next().await {
+        Some(ended) => ended.unwrap_or_else(|panic| Err(io::Error::other(panic))),
+        None => Ok(()),
     }
 }

@@ -279,12 +279,12 @@ mod tests {
             for frame in self.to_gateway.take_all() {
                 self.gateway.take(&frame[HEADER..], &self.to_guest);
                 _ = self.gateway.socket_mut().recv(|bytes| (bytes.len(), ()));
-                self.gateway.send(&self.to_guest);
-                for frame in self.to_guest.take_all() {
-                    self.answers += 1;
-                    self.guest.take(&frame[HEADER..], &self.to_gateway);
-                }
+                self.answer();
             }
+            self.answer();
+        }
+
+        fn answer(&mut self) {
             self.gateway.send(&self.to_guest);
             for frame in self.to_guest.take_all() {
                 self.answers += 1;

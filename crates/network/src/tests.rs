@@ -24,6 +24,7 @@ use crate::gateway::Gateway;
 use crate::limits::Limits;
 use crate::link;
 use crate::neighbours::{Neighbourhood, Neighbours, join, serve};
+use crate::network::carry;
 use crate::outbox::Outbox;
 use crate::policy::{Base, Policy, Rule};
 use crate::record::Record;
@@ -111,8 +112,7 @@ fn begin(setting: Setting) -> Scene {
         let gateway = Rc::clone(&gateway);
         async move {
             tokio::select! {
-                ended = link::read_from(&ours, |frame| gateway.take(frame)) => ended,
-                ended = gateway.outbox.write_to(&ours) => ended,
+                ended = carry(&gateway, ours) => ended,
                 () = serve(&gateway, doors) => Ok(()),
             }
         }

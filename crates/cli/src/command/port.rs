@@ -1,6 +1,6 @@
 //! `cellule port …`: ports of this host that lead into running sandboxes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use cellule::network::{Forward, ForwardStatus, Protocol};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::each::code;
 use crate::failure::Failure;
 use crate::listing::{FormatOption, Row};
-use crate::ports::{Forwards, RANGE_MAX, parse_ports, range, split_protocol};
+use crate::ports::{Forwards, parse_ports, split_protocol};
 use crate::{completion, host, library_failure, ports};
 
 /// List, add and remove ports of this host that lead into a sandbox; if it does not run, for when it is started again
@@ -63,23 +63,10 @@ fn parse_places(text: &str) -> Result<Places, String> {
             .to_owned()
     };
     let (place, protocol) = split_protocol(text).ok_or_else(shape)?;
-    let (address, ports) = match place.rsplit_once(':') {
-        Some((address, ports)) => {
-            let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-            let address = match bare {
-                Some(v6) => v6.parse::<Ipv6Addr>().map(IpAddr::V6),
-                None => address.parse::<Ipv4Addr>().map(IpAddr::V4),
-            };
-            (address.map_err(|_| shape())?, ports)
-        }
-        None => (Ipv4Addr::LOCALHOST.into(), place),
-    };
-    let (first, last) = range(ports).filter(|(first, _)| *first > 0).ok_or_else(shape)?;
-    if last - first >= RANGE_MAX {
-        return Err(format!("a range can have {RANGE_MAX} ports"));
-    }
+    let (address, range) = ports::place(place).filter(|(_, (first, _))| *first > 0).ok_or_else(shape)?;
+    ports::check_length(range)?;
     let place = |port| Place { host: SocketAddr::new(address, port), protocol };
-    Ok(Places((first..=last).map(place).collect()))
+    Ok(Places((range.0..=range.1).map(place).collect()))
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {

@@ -30,8 +30,6 @@ const FIRST_WORDS: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(30);
 /// How many may wait for an answer.
 const WAITING: usize = 64;
-/// Which part of the guest's connections may be neighbours': the rest is its own.
-const SHARE: usize = 4;
 /// How long to wait when nobody can be let in: descriptors have run out.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -90,27 +88,6 @@ impl Drop for Place {
     }
 }
 
-/// One of the connections that neighbours may have, until it ends.
-struct Visiting(Rc<Gateway>);
-
-impl Visiting {
-    fn take(gateway: &Rc<Gateway>) -> Option<Self> {
-        let (most, visiting) = (gateway.limits.connections, &gateway.neighbours.visiting);
-        let has_room = gateway.connections.count() < most && visiting.get() < most.div_ceil(SHARE);
-        has_room.then(|| {
-            visiting.set(visiting.get() + 1);
-            Self(Rc::clone(gateway))
-        })
-    }
-}
-
-impl Drop for Visiting {
-    fn drop(&mut self) {
-        let visiting = &self.0.neighbours.visiting;
-        visiting.set(visiting.get() - 1);
-    }
-}
-
 async fn answer(place: Place, network: usize, mut stream: UnixStream) {
     // One that only looks whether somebody is there says nothing.
     let Ok(Ok(header)) = timeout(FIRST_WORDS, Header::read(&mut stream)).await else { return };
@@ -136,7 +113,7 @@ async fn answer(place: Place, network: usize, mut stream: UnixStream) {
 async fn connection(place: Place, mut stream: UnixStream, account: Account, families: [(IpAddr, IpAddr); 2]) {
     let gateway = Rc::clone(place.gateway());
     let _visit = gateway.visit();
-    let visiting = Visiting::take(&gateway);
+    let visiting = gateway.shares.neighbours.take(&gateway);
     let reached = if visiting.is_none() {
         Err((Answer::Unreachable, "the guest has as many connections as it may have"))
     } else {
