@@ -140,6 +140,7 @@ fn a_fork_of_a_fork_has_all_of_both() {
     let mut parent = counter(&home, "g-a");
     for (generation, name) in ["g-b", "g-c", "g-d"].iter().enumerate() {
         parent.sh(&format!("echo {generation} >> /generations"));
+        eventually("it counts", HANG, || !counted(&parent).is_empty());
         let last = *counted(&parent).last().unwrap();
         assert_eq!(fork(&home, &["--name", name, parent.id()]), [*name]);
         let copy = home.named(name);
